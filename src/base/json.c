@@ -1,0 +1,69 @@
+#include "base/json.h"
+
+#include <math.h>
+#include <string.h>
+#include "base/file.h"
+
+status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e) {
+    json_error_t je;
+    *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
+    if (*out) return OK;
+    return fail(e, json_error_code(&je) == json_error_out_of_memory ? ERR_NOMEM : ERR_FORMAT,
+                "%s: not valid JSON: %s (line %d, column %d)", name, je.text, je.line, je.column);
+}
+
+status json_read(json_t **out, const char *path, size_t max_bytes, error *e) {
+    *out = NULL;
+    str s = {0};
+    status st = file_read(&s, path, max_bytes, e);
+    if (st == OK) st = json_parse(out, s.p, s.n, path, e);
+    str_free(&s);
+    return st;
+}
+
+static const json_t *member(const json_t *o, const char *key) {
+    const json_t *v = json_object_get(o, key);
+    return json_is_null(v) ? NULL : v;
+}
+
+status json_get_int(const json_t *o, const char *key, int64_t fallback, int64_t min, int64_t max, int64_t *out,
+                    error *e) {
+    const json_t *v = member(o, key);
+    *out = fallback;
+    if (!v) return OK;
+    double r = json_is_real(v) ? json_real_value(v) : 0.5; /* 1.0 is an integer to Python's writers */
+    if (json_is_integer(v)) *out = json_integer_value(v);
+    else if (r == floor(r) && fabs(r) < 9e15) *out = (int64_t)r;
+    else return fail(e, ERR_FORMAT, "\"%s\" should be an integer", key);
+    if (*out < min || *out > max)
+        return fail(e, ERR_FORMAT, "\"%s\" is %lld, outside %lld..%lld", key, (long long)*out, (long long)min,
+                    (long long)max);
+    return OK;
+}
+
+status json_get_real(const json_t *o, const char *key, double fallback, double *out, error *e) {
+    const json_t *v = member(o, key);
+    *out = fallback;
+    if (!v) return OK;
+    if (!json_is_number(v)) return fail(e, ERR_FORMAT, "\"%s\" should be a number", key);
+    *out = json_number_value(v);
+    return isfinite(*out) ? OK : fail(e, ERR_FORMAT, "\"%s\" is not finite", key);
+}
+
+status json_get_bool(const json_t *o, const char *key, bool fallback, bool *out, error *e) {
+    const json_t *v = member(o, key);
+    *out = fallback;
+    if (!v) return OK;
+    if (!json_is_boolean(v)) return fail(e, ERR_FORMAT, "\"%s\" should be true or false", key);
+    *out = json_is_true(v);
+    return OK;
+}
+
+status json_get_string(const json_t *o, const char *key, const char *fallback, const char **out, error *e) {
+    const json_t *v = member(o, key);
+    *out = fallback;
+    if (!v) return OK;
+    if (!json_is_string(v)) return fail(e, ERR_FORMAT, "\"%s\" should be a string", key);
+    *out = json_string_value(v);
+    return OK;
+}
