@@ -1,0 +1,234 @@
+/* hadal: run DeepSeek-family models (DeepSeek-V2, V3, R1, V3.1, V3.2 and the R1 distills) from their Hugging Face
+ * folders.
+ *
+ * Rules that hold everywhere:
+ *  - Functions return HADAL_OK (0) or a negative code, and then write one sentence into the hadal_error (may be NULL).
+ *    The library never prints and never ends the process.
+ *  - What X_open gives, X_close frees (NULL is fine). Texts and arrays that the header calls "owned by the caller" are
+ *    freed with hadal_free. Everything else that is returned is borrowed.
+ *  - Option structs begin with `size` = sizeof the struct, so that they can grow; zero in any other field is its
+ * default.
+ *  - A model is constant after opening and may be shared by threads; a session belongs to one thread at a time.
+ *  - Structured results (info, check, bench ...) come as JSON text.
+ */
+#ifndef HADAL_H
+#define HADAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define HADAL_API __attribute__((visibility("default")))
+#else
+#define HADAL_API
+#endif
+
+#define HADAL_VERSION "0.1.0"
+HADAL_API const char *hadal_version(void);
+
+enum {
+    HADAL_OK = 0,
+    HADAL_ERR_NOMEM = -1,       /* memory is out */
+    HADAL_ERR_IO = -2,          /* the operating system refused: no such file, disk full ... */
+    HADAL_ERR_FORMAT = -3,      /* a file or text is not what it should be */
+    HADAL_ERR_ARG = -4,         /* the caller asked for something impossible */
+    HADAL_ERR_UNSUPPORTED = -5, /* well-formed, but hadal does not do it */
+    HADAL_ERR_CANCELLED = -6    /* a callback asked to stop */
+};
+
+typedef struct hadal_error {
+    int code;
+    char text[512];
+} hadal_error;
+
+HADAL_API void hadal_free(void *p);
+
+/* Called during long work: `done` of `total` (bytes or items) of `what`. Nonzero cancels. */
+typedef int hadal_progress(void *arg, uint64_t done, uint64_t total, const char *what);
+
+/* ---- model ----------------------------------------------------------------------------------------------------- */
+
+typedef struct hadal_model hadal_model;
+
+typedef struct hadal_model_options {
+    size_t size;
+    int threads;           /* 0: as many as the machine has processors */
+    const char *compute;   /* "bf16" (default): products of BF16 operands with F32 sums; "f32": F32 throughout */
+    const char *kernels;   /* NULL: best of the machine; or "portable", "avx2", "avx512", "avx512bf16", "amx" */
+    const char *attention; /* MLA: NULL: whichever is cheaper; "expanded" or "absorbed" forces one (diagnostic) */
+    hadal_progress *progress;
+    void *progress_arg;
+} hadal_model_options;
+
+/* Opens a Hugging Face folder: config.json, *.safetensors, tokenizer.json ... Weights stay memory-mapped. */
+HADAL_API int hadal_model_open(hadal_model **out, const char *folder, const hadal_model_options *o, hadal_error *e);
+HADAL_API void hadal_model_close(hadal_model *m);
+HADAL_API int hadal_model_vocab(const hadal_model *m);           /* width of a row of logits */
+HADAL_API int hadal_model_max_context(const hadal_model *m);     /* max_position_embeddings */
+HADAL_API int hadal_model_mtp_layers(const hadal_model *m);      /* MTP layers present: drafts are possible when > 0 */
+HADAL_API const char *hadal_model_kernels(const hadal_model *m); /* the kernel level in use */
+
+/* What a folder or a bare config.json holds, as JSON (owned by the caller): kind, parameters in all and active, bytes
+ * by type, cache bytes a token, memory at `context` tokens (0: max_position_embeddings), tokenizer, template.
+ * Reads no weights. Fields are documented in docs/info.md. */
+HADAL_API int hadal_info(const char *path, int64_t context, char **json, hadal_error *e);
+
+/* ---- text ------------------------------------------------------------------------------------------------------ */
+
+typedef struct hadal_tokenizer hadal_tokenizer;
+
+/* hadal_model_open opens the folder's tokenizer too (hadal_model_tokenizer: NULL when the folder has none; borrowed).
+ */
+HADAL_API int hadal_tokenizer_open(hadal_tokenizer **out, const char *folder, hadal_error *e);
+HADAL_API void hadal_tokenizer_close(hadal_tokenizer *t);
+HADAL_API const hadal_tokenizer *hadal_model_tokenizer(const hadal_model *m);
+
+enum {
+    HADAL_PARSE_SPECIAL = 1, /* special tokens written in the text become their ids (rendered chats) */
+    HADAL_ADD_SPECIAL = 2    /* add BOS / EOS as the tokenizer does by default (plain prompts) */
+};
+/* ids: owned by the caller. */
+HADAL_API int hadal_tokenize(const hadal_tokenizer *t, const char *text, size_t n, unsigned flags, int32_t **ids,
+                             size_t *count, hadal_error *e);
+/* Text of ids, owned by the caller, terminated; invalid UTF-8 becomes U+FFFD. *n (may be NULL): its length. */
+HADAL_API int hadal_detokenize(const hadal_tokenizer *t, const int32_t *ids, size_t count, int skip_special,
+                               char **text, size_t *n, hadal_error *e);
+HADAL_API int hadal_tokenizer_size(const hadal_tokenizer *t);
+HADAL_API int hadal_tokenizer_eos(const hadal_tokenizer *t); /* -1: none */
+/* The text of one token as a person should see it in a list (bytes escaped), owned by the caller. */
+HADAL_API int hadal_token_text(const hadal_tokenizer *t, int32_t id, char **text, hadal_error *e);
+
+/* Renders a conversation with the checkpoint's chat template (V3.2: its own encoding). messages_json: a list of
+ * {"role", "content", ...}; options_json (NULL: "{}"): an object with "add_generation_prompt" (default true),
+ * "thinking" (bool), "tools" (list), "continue_final_message" (bool), and any further variable of the template.
+ * text: owned by the caller. */
+HADAL_API int hadal_chat_render(const hadal_model *m, const char *messages_json, const char *options_json, char **text,
+                                hadal_error *e);
+/* The same for a folder without loading its weights. */
+HADAL_API int hadal_chat_render_folder(const char *folder, const char *messages_json, const char *options_json,
+                                       char **text, hadal_error *e);
+/* Whether the rendered prompt leaves the model inside its thinking part (ends with an open <think>). */
+HADAL_API int hadal_chat_is_thinking(const char *rendered);
+/* Takes an answer apart: {"reasoning": text|null, "content": text|null, "tool_calls": [{"name","arguments"}]}. */
+HADAL_API int hadal_chat_parse(const hadal_model *m, const char *answer, int thinking, char **json, hadal_error *e);
+
+/* ---- generation ------------------------------------------------------------------------------------------------ */
+
+typedef struct hadal_session hadal_session; /* one growing sequence and its cache */
+
+HADAL_API int hadal_session_open(hadal_session **out, hadal_model *m, int max_tokens /* 0: the model's */,
+                                 hadal_error *e);
+HADAL_API void hadal_session_close(hadal_session *s);
+/* Makes the session hold exactly these tokens: keeps the longest common prefix with what it holds, computes the rest.
+ * After it hadal_session_logits gives the logits for the next token. n >= 1. */
+HADAL_API int hadal_session_sync(hadal_session *s, const int32_t *tokens, int n, hadal_error *e);
+/* Logits [vocab] after the last token; borrowed until the next call with this session; NULL before the first sync. */
+HADAL_API const float *hadal_session_logits(const hadal_session *s);
+HADAL_API int hadal_session_length(const hadal_session *s);           /* tokens held */
+HADAL_API uint64_t hadal_session_cache_bytes(const hadal_session *s); /* cache memory that the held tokens take */
+
+typedef struct hadal_sampling {
+    size_t size;
+    float temperature;        /* 0: greedy */
+    int top_k;                /* 0: off */
+    float top_p;              /* 0 or 1: off */
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 0 or 1: off; over prompt and answer, as in transformers */
+    float presence_penalty;   /* over the answer, as in the OpenAI API */
+    float frequency_penalty;
+    uint64_t seed;           /* same seed, same text, whatever the number of threads */
+    int max_tokens;          /* 0: until the context is full */
+    const char *const *stop; /* texts that end the answer (not part of it); NULL or n_stop of them */
+    int n_stop;
+    int ignore_eos;
+    int logprobs; /* > 0: that many most likely tokens with each token (at most 20); -1: the chosen one's only */
+    int drafts;   /* > 0: MTP speculative decoding with that many drafted tokens a step (greedy and sampled) */
+} hadal_sampling;
+
+/* Defaults from the checkpoint's generation_config.json (do_sample false means temperature 0). */
+HADAL_API void hadal_sampling_defaults(const hadal_model *m, hadal_sampling *out);
+
+typedef struct hadal_token { /* one generated token */
+    int sequence;            /* index into the batch */
+    int32_t id;
+    const char *text; /* what can be shown now: whole characters only, may be empty; borrowed during the call */
+    size_t n;
+    float logprob;          /* natural log, of the distribution before temperature and filters; 0 unless asked for */
+    const int32_t *top_ids; /* [n_top] most likely first, when asked for */
+    const float *top_logprobs;
+    int n_top;
+} hadal_token;
+/* Nonzero stops this sequence (finish "cancelled"). */
+typedef int hadal_on_token(void *arg, const hadal_token *t);
+
+typedef struct hadal_result { /* of one sequence; release with hadal_result_clear */
+    char *text;               /* the answer without stop text; special tokens skipped */
+    size_t n;
+    int32_t *ids; /* all generated ids, EOS included when it came */
+    int n_ids;
+    const char *finish; /* "eos", "stop", "length", "cancelled" */
+    int prompt_tokens, cached_tokens;
+    double prompt_seconds, seconds; /* until the first token; from there to the last */
+    int draft_proposed, draft_accepted;
+} hadal_result;
+HADAL_API void hadal_result_clear(hadal_result *r);
+
+/* Continues the prompt of one session. on_token may be NULL. */
+HADAL_API int hadal_generate(hadal_session *s, const int32_t *prompt, int n, const hadal_sampling *o,
+                             hadal_on_token *on_token, void *arg, hadal_result *out, hadal_error *e);
+/* The same for a batch of sessions of one model with prompts of any lengths, one step of all at a time. */
+HADAL_API int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *prompts, const int *n,
+                                   const hadal_sampling *o, hadal_on_token *on_token, void *arg, hadal_result *out,
+                                   hadal_error *e);
+
+/* ---- convert, check, trace, bench ------------------------------------------------------------------------------- */
+
+typedef struct hadal_convert_options {
+    size_t size;
+    const char *to;        /* "bf16", "f32", "fp8" */
+    const char *mtp;       /* "keep" (default), "hide", "drop" */
+    const char *scale_fmt; /* fp8: NULL for F32 scales, "ue8m0" for powers of two */
+    int threads;
+    hadal_progress *progress; /* bytes of input */
+    void *progress_arg;
+} hadal_convert_options;
+/* Streams a checkpoint into another type; bounded memory; resumable. json (may be NULL): what was done. */
+HADAL_API int hadal_convert(const char *in, const char *out, const hadal_convert_options *o, char **json,
+                            hadal_error *e);
+
+/* A randomly initialised checkpoint (normal, initializer_range) for a config.json: BF16, or FP8 when the configuration
+ * has a quantization_config. For tests, demonstrations and benchmarks. */
+HADAL_API int hadal_init(const char *config_path, const char *out, uint64_t seed, hadal_progress *progress, void *arg,
+                         hadal_error *e);
+
+/* Compares logits with a golden-logits JSONL (lines of {"prompt", "tokens", "logits"}). `line` gets a JSON object for
+ * every line as it is done; json: the summary with "pass". A prompt without "tokens" is tokenized. */
+HADAL_API int hadal_check(hadal_model *m, const char *golden, double max_kl, void (*line)(void *arg, const char *json),
+                          void *arg, char **json, hadal_error *e);
+
+/* Our tensors under the names of a golden safetensors file (docs/check.md lists them), written to `out`. */
+HADAL_API int hadal_trace(hadal_model *m, const char *golden, const char *out, hadal_progress *progress, void *arg,
+                          hadal_error *e);
+
+typedef struct hadal_bench_options {
+    size_t size;
+    int prompt;   /* tokens of the prompt; 0: 512 */
+    int generate; /* tokens to generate; 0: 64 */
+    int depth;    /* tokens in the cache beforehand */
+    int repeat;   /* 0: 3; the median counts */
+    hadal_progress *progress;
+    void *progress_arg;
+} hadal_bench_options;
+/* Speed of prompt processing and generation, with the share of the machine's limits, as JSON (docs/performance.md). */
+HADAL_API int hadal_bench(hadal_model *m, const hadal_bench_options *o, char **json, hadal_error *e);
+/* Read bandwidth and peak of matrix products of this machine, as JSON. */
+HADAL_API int hadal_bench_machine(int threads, const char *kernels, char **json, hadal_error *e);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
