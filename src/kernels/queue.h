@@ -1,0 +1,49 @@
+/* What a queue is inside: for the files of this folder (and for queue_failed, which owners of a queue call). */
+#ifndef HADAL_KERNELS_QUEUE_H
+#define HADAL_KERNELS_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include "base/pool.h"
+#include "kernels/levels.h"
+#include "kernels/ops.h"
+
+struct linear_micro; /* kernels/linear_micro.h: inner kernels of products */
+struct attn_micro;   /* kernels/attn_micro.h: inner kernels of everything else */
+
+/* Scratch memory by purpose. Files may use only slots of their own, so that buffers of one operation never collide. */
+enum {
+    SLOT_LINEAR_PLAN,
+    SLOT_LINEAR_X,
+    SLOT_LINEAR_THREAD,
+    SLOT_ATTENTION,
+    SLOT_LATENT,
+    SLOT_INDEX,
+    SLOT_ROWS,
+    SLOT_SPARE,
+    SLOT_COUNT
+};
+
+struct queue {
+    pool *pool;
+    int threads;
+    level level;
+    compute compute;
+    const struct linear_micro *linear;
+    const struct attn_micro *attn;
+    struct {
+        void *p;
+        size_t bytes;
+    } scratch[SLOT_COUNT];
+    bool failed; /* scratch memory ran out once: operations do nothing from then on */
+};
+
+/* At least `bytes` of 64-byte aligned memory; contents are undefined, and the slot's previous pointer is dead when the
+ * slot had to grow. NULL when memory is out (or has been before): the operation then returns without doing anything.
+ * Only the thread that owns the queue calls it, never a task. */
+void *queue_scratch(queue *q, int slot, size_t bytes);
+
+/* ERR_NOMEM when an operation since the last call could not get its scratch memory and did nothing; clears the mark. */
+status queue_failed(queue *q, error *e);
+
+#endif
