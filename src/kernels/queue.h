@@ -38,6 +38,11 @@ struct queue {
     bool failed; /* scratch memory ran out once: operations do nothing from then on */
 };
 
+/* Fill a table of inner kernels: the portable ones first, then those of every level up to l. linear_fill is in linear.c,
+ * attn_fill in attention.c; they call the one function that a level folder's file exports (avx512_linear, ...). */
+void linear_fill(struct linear_micro *m, level l);
+void attn_fill(struct attn_micro *m, level l);
+
 /* At least `bytes` of 64-byte aligned memory; contents are undefined, and the slot's previous pointer is dead when the
  * slot had to grow. NULL when memory is out (or has been before): the operation then returns without doing anything.
  * Only the thread that owns the queue calls it, never a task. */
