@@ -1,0 +1,383 @@
+/* op_linear: a list of products as one parallel loop.
+ *
+ * A product is cut into tasks by its shape alone (never by the number of threads), and each task sums in an order that
+ * its shape alone decides: so results do not depend on threads. Before that, a first loop lays out or rounds the
+ * inputs; products that share an input share that. Three kinds (see linear_micro.h): few         a task is some rows of
+ * w, about 64 KiB of them, times all rows of x; many        a task is up to 128 rows of w times up to 512 tokens,
+ * K_BLOCK columns after the other: the rows of w become a panel in the cache (widened, scaled), unless the file's own
+ * rows can be read as they are; transposed  a task is 128 columns of w times up to 32 rows of x. */
+#include "kernels/queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "kernels/linear_micro.h"
+
+enum {
+    FEW_BYTES = 65536,
+    FEW_ROWS = 512, /* most rows of w in a task */
+    OUT_TILE = 128, /* rows of w in a task of many */
+    TOKEN_TILE = 512,
+    TRANSPOSED_COLUMNS = 128,
+    TRANSPOSED_TOKENS = 32,
+    DIRECT_GROUPS = 4,   /* up to so many groups of tokens a copy of the rows of w does not pay */
+    SERIAL_INPUT = 16384 /* numbers of input that are laid out faster than threads start */
+};
+
+typedef enum kind { FEW, MANY, TRANSPOSED } kind;
+
+/* An input, laid out or rounded: shared by all products that read the same rows in the same way. */
+typedef struct input {
+    const float *x;
+    int64_t ldx, n, in;
+    kind kind;
+    void (*few_x)(uint16_t *to, const float *x, int64_t in); /* of FEW */
+    char *to;                                                /* NULL: x is read as it is */
+    size_t unit;                                             /* bytes of a row (FEW, TRANSPOSED) or a group (MANY) */
+    int64_t units, first_task;
+} input;
+
+typedef struct piece { /* a product and its tasks */
+    const product *p;
+    kind kind;
+    int input;
+    const float *scale;
+    int64_t scale_stride;
+    int64_t row_tile, token_tile, token_tiles, first_task;
+} piece;
+
+typedef struct plan {
+    queue *q;
+    int pieces, inputs;
+    piece *piece;
+    input *input;
+    float *ones; /* scales of E4M3 weights that have none */
+    char *thread;
+    size_t thread_bytes;
+} plan;
+
+void linear_fill(linear_micro *m, level l) {
+    ref_linear(m);
+#if defined(__x86_64__)
+    if (l >= LEVEL_AVX2) avx2_linear(m);
+    if (l >= LEVEL_AVX512) avx512_linear(m);
+    if (l >= LEVEL_AVX512BF16) avx512bf16_linear(m);
+    if (l >= LEVEL_AMX) amx_linear(m);
+#else
+    (void)l;
+#endif
+}
+
+static int64_t round_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+static int64_t min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static size_t compute_size(compute c) {
+    return c == COMPUTE_F32 ? 4 : 2;
+}
+
+/* --- inputs ------------------------------------------------------------------------------------------------------ */
+
+static void prepare_unit(const plan *p, const input *in, int64_t unit) {
+    char *to = in->to + (size_t)unit * in->unit;
+    if (in->kind == MANY) {
+        int64_t t = unit * GROUP;
+        p->q->linear->group_x[p->q->compute](to, in->x + t * in->ldx, in->ldx, min(GROUP, in->n - t), in->in);
+    } else if (in->kind == FEW) {
+        in->few_x((uint16_t *)to, in->x + unit * in->ldx, in->in);
+    } else {
+        for (int64_t i = 0; i < in->in; i++) ((float *)to)[i] = bf16_to_f32(f32_to_bf16(in->x[unit * in->ldx + i]));
+    }
+}
+
+static void input_task(void *arg, int64_t task, int thread) {
+    const plan *p = arg;
+    (void)thread;
+    int i = 0;
+    while (i + 1 < p->inputs && p->input[i + 1].first_task <= task) i++;
+    prepare_unit(p, &p->input[i], task - p->input[i].first_task);
+}
+
+static input describe_input(const queue *q, const product *p, kind k) {
+    input in = {.x = p->x, .ldx = p->ldx, .n = p->n, .in = p->w->dim[p->transposed ? 0 : 1], .kind = k};
+    size_t size = compute_size(q->compute);
+    if (k == MANY) {
+        in.unit = (size_t)round_up(in.in, K_STEP) * GROUP * size;
+        in.units = (p->n + GROUP - 1) / GROUP;
+    } else if (q->compute == COMPUTE_BF16) {
+        if (k == FEW) in.few_x = q->linear->few_x[p->w->type];
+        in.unit = k == FEW ? (size_t)round_up(in.in, FEW_PAD) * 2 : (size_t)in.in * 4;
+        in.units = p->n;
+    }
+    return in;
+}
+
+static int find_input(plan *p, const input *want) {
+    for (int i = 0; i < p->inputs; i++) {
+        const input *in = &p->input[i];
+        if (in->x == want->x && in->ldx == want->ldx && in->n == want->n && in->in == want->in &&
+            in->kind == want->kind && in->few_x == want->few_x)
+            return i;
+    }
+    p->input[p->inputs] = *want;
+    return p->inputs++;
+}
+
+/* Lays out all inputs; false when there is no memory for them. */
+static bool prepare_inputs(plan *p) {
+    size_t bytes = 0;
+    int64_t tasks = 0, numbers = 0;
+    for (int i = 0; i < p->inputs; i++) {
+        input *in = &p->input[i];
+        in->first_task = tasks;
+        tasks += in->units;
+        numbers += in->units ? in->n * in->in : 0;
+        bytes += (size_t)in->units * in->unit + 64;
+    }
+    if (tasks == 0) return true;
+    char *to = queue_scratch(p->q, SLOT_LINEAR_X, bytes);
+    if (!to) return false;
+    for (int i = 0; i < p->inputs; i++) {
+        input *in = &p->input[i];
+        if (in->units) in->to = to;
+        to += round_up((int64_t)((size_t)in->units * in->unit), 64);
+    }
+    if (numbers > SERIAL_INPUT) pool_run(p->q->pool, tasks, input_task, p);
+    else
+        for (int64_t t = 0; t < tasks; t++) input_task(p, t, 0);
+    return true;
+}
+
+/* --- tasks ------------------------------------------------------------------------------------------------------- */
+
+/* Sums [t][o] of rows and columns as given, into y. */
+static void finish(const product *p, const float *sums, int64_t ld, int64_t t0, int64_t n, int64_t o0, int64_t count) {
+    for (int64_t t = 0; t < n; t++) {
+        for (int64_t o = 0; o < count; o++) {
+            float v = sums[t * ld + o] + (p->bias ? p->bias[o0 + o] : 0);
+            int64_t at = (t0 + t) * p->ldy + o0 + o;
+            if (p->y_type == DT_F32) {
+                float *y = (float *)p->y + at;
+                *y = p->add ? *y + v : v;
+            } else {
+                uint16_t *y = (uint16_t *)p->y + at;
+                *y = f32_to_bf16(p->add ? bf16_to_f32(*y) + v : v);
+            }
+        }
+    }
+}
+
+static bool plain_output(const product *p) {
+    return p->y_type == DT_F32 && !p->bias && !p->add;
+}
+
+static const void *weight_row(const tensor *w, int64_t row) {
+    return (const char *)w->data + (size_t)(row * w->dim[1]) * dtype_size(w->type);
+}
+
+static void few_task(const plan *pl, const piece *pc, int64_t tile, float *sums) {
+    const product *p = pc->p;
+    const tensor *w = p->w;
+    const input *in = &pl->input[pc->input];
+    int64_t row = tile * pc->row_tile, rows = min(pc->row_tile, w->dim[0] - row);
+    bool plain = plain_output(p);
+    few_call c = {.w = weight_row(w, row),
+                  .in = w->dim[1],
+                  .rows = rows,
+                  .scale = pc->scale,
+                  .scale_stride = pc->scale_stride,
+                  .row = w->row0 + row,
+                  .x = in->to ? (const void *)in->to : p->x,
+                  .ldx = in->to ? (int64_t)(in->unit / 2) : p->ldx,
+                  .n = (int)p->n,
+                  .y = plain ? (float *)p->y + row : sums,
+                  .ldy = plain ? p->ldy : FEW_ROWS};
+    pl->q->linear->few[pl->q->compute][w->type](&c);
+    if (!plain) finish(p, sums, FEW_ROWS, 0, p->n, row, rows);
+}
+
+static void transposed_task(const plan *pl, const piece *pc, int64_t tile, float *sums) {
+    const product *p = pc->p;
+    const tensor *w = p->w;
+    const input *in = &pl->input[pc->input];
+    int64_t first = tile / pc->token_tiles * pc->row_tile, columns = min(pc->row_tile, w->dim[1] - first);
+    int64_t t = tile % pc->token_tiles * pc->token_tile, n = min(pc->token_tile, p->n - t);
+    bool plain = plain_output(p);
+    int64_t ldx = in->to ? (int64_t)(in->unit / 4) : p->ldx;
+    transposed_call c = {.w = w->data,
+                         .in = w->dim[1],
+                         .out = w->dim[0],
+                         .first = first,
+                         .columns = columns,
+                         .scale = pc->scale,
+                         .scale_stride = pc->scale_stride,
+                         .row = w->row0,
+                         .x = (in->to ? (const float *)in->to : p->x) + t * ldx,
+                         .ldx = ldx,
+                         .round = pl->q->compute == COMPUTE_BF16,
+                         .n = n,
+                         .y = plain ? (float *)p->y + t * p->ldy + first : sums,
+                         .ldy = plain ? p->ldy : TRANSPOSED_COLUMNS};
+    pl->q->linear->transposed[w->type](&c);
+    if (!plain) finish(p, sums, TRANSPOSED_COLUMNS, t, n, first, columns);
+}
+
+/* The rows of w can be the kernel's operand as they lie in the file. */
+static bool direct(const plan *pl, const tensor *w, int64_t rows, int64_t groups) {
+    dtype wanted = pl->q->compute == COMPUTE_F32 ? DT_F32 : DT_BF16;
+    return w->type == wanted && w->dim[1] % K_STEP == 0 && rows % GROUP == 0 && groups <= DIRECT_GROUPS;
+}
+
+static void many_task(const plan *pl, const piece *pc, int64_t tile, float *sums) {
+    const product *p = pc->p;
+    const tensor *w = p->w;
+    const linear_micro *m = pl->q->linear;
+    const input *in = &pl->input[pc->input];
+    compute mode = pl->q->compute;
+    size_t size = compute_size(mode);
+    int64_t row = tile / pc->token_tiles * pc->row_tile, rows = min(pc->row_tile, w->dim[0] - row);
+    int64_t t = tile % pc->token_tiles * pc->token_tile, n = min(pc->token_tile, p->n - t);
+    int64_t columns = w->dim[1], groups = (n + GROUP - 1) / GROUP;
+    char *panel = (char *)(sums + OUT_TILE * TOKEN_TILE);
+    bool as_is = direct(pl, w, rows, groups);
+    block_call b = {.rows = round_up(rows, GROUP),
+                    .x_group = (int64_t)(in->unit / size),
+                    .groups = groups,
+                    .c = sums,
+                    .ldc = groups * GROUP};
+    for (int64_t k0 = 0; k0 == 0 || k0 < columns; k0 += K_BLOCK) {
+        int64_t k = min(K_BLOCK, columns - k0);
+        b.k = round_up(k, K_STEP);
+        b.first = k0 == 0;
+        b.x = in->to + (size_t)(t / GROUP) * in->unit + (size_t)(k0 * GROUP) * size;
+        if (as_is) {
+            b.w = (const char *)weight_row(w, row) + (size_t)k0 * size;
+            b.ldw = columns;
+        } else {
+            panel_call c = {.w = weight_row(w, row),
+                            .in = columns,
+                            .rows = rows,
+                            .first = k0,
+                            .k = k,
+                            .scale = pc->scale,
+                            .scale_stride = pc->scale_stride,
+                            .row = w->row0 + row,
+                            .panel = panel,
+                            .ld = b.k};
+            m->panel[mode][w->type](&c);
+            b.w = panel;
+            b.ldw = b.k;
+        }
+        m->block[mode](&b);
+    }
+    store_call s = {.c = sums,
+                    .ldc = b.ldc,
+                    .rows = rows,
+                    .n = n,
+                    .bias = p->bias ? p->bias + row : NULL,
+                    .y = (char *)p->y + (size_t)(t * p->ldy + row) * dtype_size(p->y_type),
+                    .ldy = p->ldy,
+                    .y_type = p->y_type,
+                    .add = p->add};
+    m->store(&s);
+}
+
+static void product_task(void *arg, int64_t task, int thread) {
+    const plan *p = arg;
+    int low = 0, high = p->pieces; /* the last piece whose first task is <= task */
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (p->piece[middle].first_task <= task) low = middle;
+        else high = middle;
+    }
+    const piece *pc = &p->piece[low];
+    float *sums = (float *)(p->thread + (size_t)thread * p->thread_bytes);
+    int64_t tile = task - pc->first_task;
+    if (pc->kind == FEW) few_task(p, pc, tile, sums);
+    else if (pc->kind == MANY) many_task(p, pc, tile, sums);
+    else transposed_task(p, pc, tile, sums);
+}
+
+/* --- plan -------------------------------------------------------------------------------------------------------- */
+
+static kind kind_of(const product *p) {
+    if (p->transposed) return TRANSPOSED;
+    return p->n <= OP_FEW_ROWS ? FEW : MANY;
+}
+
+/* Bytes of scratch memory that a task of a kind needs. */
+static size_t task_bytes(kind k) {
+    if (k == FEW) return sizeof(float) * FEW_ROWS * OP_FEW_ROWS;
+    if (k == TRANSPOSED) return sizeof(float) * TRANSPOSED_COLUMNS * TRANSPOSED_TOKENS;
+    return sizeof(float) * (OUT_TILE * TOKEN_TILE + OUT_TILE * K_BLOCK);
+}
+
+static int64_t cut(piece *pc) {
+    const tensor *w = pc->p->w;
+    int64_t rows = pc->kind == TRANSPOSED ? w->dim[1] : w->dim[0];
+    pc->token_tile = pc->p->n;
+    if (pc->kind == FEW) {
+        int64_t row_bytes = w->dim[1] * (int64_t)dtype_size(w->type) + 1;
+        pc->row_tile = min(FEW_ROWS, round_up(FEW_BYTES / row_bytes + 1, 8));
+    } else if (pc->kind == MANY) {
+        pc->row_tile = OUT_TILE;
+        pc->token_tile = TOKEN_TILE;
+    } else {
+        pc->row_tile = TRANSPOSED_COLUMNS;
+        pc->token_tile = TRANSPOSED_TOKENS;
+    }
+    pc->token_tiles = (pc->p->n + pc->token_tile - 1) / pc->token_tile;
+    return (rows + pc->row_tile - 1) / pc->row_tile * pc->token_tiles;
+}
+
+static int more_rows_first(const void *a, const void *b) {
+    const piece *l = a, *r = b;
+    if (l->p->n != r->p->n) return l->p->n > r->p->n ? -1 : 1;
+    return l->p < r->p ? -1 : l->p > r->p;
+}
+
+/* Room for the plan of `count` products, the longest of which has `columns` columns. */
+static bool open_plan(plan *p, int count, int64_t columns) {
+    size_t pieces = (size_t)count * sizeof(piece), inputs = (size_t)count * sizeof(input);
+    int64_t ones = (columns + FP8_BLOCK - 1) / FP8_BLOCK;
+    char *at = queue_scratch(p->q, SLOT_LINEAR_PLAN, pieces + inputs + (size_t)ones * sizeof(float));
+    if (!at) return false;
+    p->piece = (piece *)at;
+    p->input = (input *)(at + pieces);
+    p->ones = (float *)(at + pieces + inputs);
+    for (int64_t i = 0; i < ones; i++) p->ones[i] = 1;
+    return true;
+}
+
+void op_linear(queue *q, const product *list, int count) {
+    plan p = {.q = q};
+    int64_t columns = 0, tasks = 0;
+    for (int i = 0; i < count; i++)
+        if (list[i].w->dim[1] > columns) columns = list[i].w->dim[1];
+    if (count <= 0 || !open_plan(&p, count, columns)) return;
+    for (int i = 0; i < count; i++) {
+        if (list[i].n <= 0) continue;
+        const tensor *w = list[i].w;
+        piece *pc = &p.piece[p.pieces++];
+        *pc = (piece){.p = &list[i], .kind = kind_of(&list[i]), .scale = w->scale, .scale_stride = w->scale_stride};
+        if (!pc->scale) {
+            pc->scale = p.ones;
+            pc->scale_stride = 0;
+        }
+        input in = describe_input(q, &list[i], pc->kind);
+        pc->input = find_input(&p, &in);
+        size_t bytes = task_bytes(pc->kind);
+        if (bytes > p.thread_bytes) p.thread_bytes = bytes;
+    }
+    p.thread = queue_scratch(q, SLOT_LINEAR_THREAD, p.thread_bytes * (size_t)q->threads);
+    if (!p.thread || !prepare_inputs(&p)) return;
+    qsort(p.piece, (size_t)p.pieces, sizeof *p.piece, more_rows_first);
+    for (int i = 0; i < p.pieces; i++) {
+        p.piece[i].first_task = tasks;
+        tasks += cut(&p.piece[i]);
+    }
+    pool_run(q->pool, tasks, product_task, &p);
+}

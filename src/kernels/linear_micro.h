@@ -1,0 +1,101 @@
+/* Inner kernels of products: the table that a level fills. linear.c cuts products into pieces, these do the pieces.
+ *
+ * Two ways through a product y[t][o] = sum_i x[t][i] w[o][i]:
+ *   few rows (n <= OP_FEW_ROWS, decoding): limited by reading w once; every row of w meets all rows of x.
+ *   many rows (prefill): limited by multiplying. Rows of w are the first operand, just as the file has them, so that
+ *   only x is laid out anew: groups of 16 tokens become the lanes of a vector, [group][i][16] in F32 and
+ *   [group][i / 2][16][2] in BF16, once per call. Sums come out as [o][token] and are turned round when stored. */
+#ifndef HADAL_KERNELS_LINEAR_MICRO_H
+#define HADAL_KERNELS_LINEAR_MICRO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "kernels/levels.h"
+#include "kernels/ops.h"
+
+enum {
+    LINEAR_TYPES = DT_E4M3 + 1, /* F32, BF16, F16, E4M3 */
+    GROUP = 16,                 /* tokens that share a vector; rows of w in panels are rounded up to it too */
+    K_STEP = 32,                /* columns of panels and of laid-out x are rounded up to it, with zeros */
+    K_BLOCK = 512,              /* columns of a panel */
+    FEW_PAD = 128               /* columns of rounded x of few-row products, with zeros behind */
+};
+
+/* `rows` rows of w (from row `row` of its block grid on) times n <= OP_FEW_ROWS rows of x. */
+typedef struct few_call {
+    const void *w; /* [rows][in] */
+    int64_t in, rows;
+    const float *scale; /* E4M3: the scales of the whole grid, else unused */
+    int64_t scale_stride, row;
+    const void *x; /* COMPUTE_F32: float rows; COMPUTE_BF16: what few_x made; ldx elements apart */
+    int64_t ldx;
+    int n;
+    float *y; /* y[t * ldy + r] */
+    int64_t ldy;
+} few_call;
+
+/* The transposed product, columns [first, first + columns) of w: y[t][i] = sum_o x[t][o] w[o][i]. */
+typedef struct transposed_call {
+    const void *w; /* [out][in] */
+    int64_t in, out, first, columns;
+    const float *scale;
+    int64_t scale_stride, row;
+    const float *x; /* rounded already when products are BF16 */
+    int64_t ldx;
+    bool round; /* round w (times its scale) to BF16 */
+    int64_t n;
+    float *y; /* y[t * ldy + i - first] */
+    int64_t ldy;
+} transposed_call;
+
+/* Rows of w, columns [first, first + k), as a panel [rows rounded up][ld] of F32 or BF16 numbers, scales multiplied in,
+ * zeros where there is nothing. */
+typedef struct panel_call {
+    const void *w; /* [rows][in] */
+    int64_t in, rows, first, k;
+    const float *scale;
+    int64_t scale_stride, row;
+    void *panel;
+    int64_t ld;
+} panel_call;
+
+/* c[r][t] (+)= sum over k columns; rows a multiple of GROUP, k of K_STEP. */
+typedef struct block_call {
+    const void *w; /* rows ldw elements apart */
+    int64_t ldw, rows, k;
+    const void *x; /* laid out; groups are x_group elements apart */
+    int64_t x_group, groups;
+    float *c;
+    int64_t ldc;
+    bool first; /* c is set rather than added to */
+} block_call;
+
+/* y[t][r] = or += c[r][t] + bias[r], as F32 or BF16. */
+typedef struct store_call {
+    const float *c;
+    int64_t ldc, rows, n;
+    const float *bias; /* or NULL */
+    void *y;
+    int64_t ldy;
+    dtype y_type;
+    bool add;
+} store_call;
+
+typedef struct linear_micro {
+    void (*few_x[LINEAR_TYPES])(uint16_t *to, const float *x, int64_t in); /* one row; to: in rounded up to FEW_PAD */
+    void (*few[2][LINEAR_TYPES])(const few_call *c);                       /* [compute][type of w] */
+    void (*transposed[LINEAR_TYPES])(const transposed_call *c);
+    /* 16 tokens (n of them real) of x, columns [0, in), laid out */
+    void (*group_x[2])(void *to, const float *x, int64_t ldx, int64_t n, int64_t in);
+    void (*panel[2][LINEAR_TYPES])(const panel_call *c);
+    void (*block[2])(const block_call *c);
+    void (*store)(const store_call *c);
+} linear_micro;
+
+void ref_linear(linear_micro *m);
+void avx2_linear(linear_micro *m);
+void avx512_linear(linear_micro *m);
+void avx512bf16_linear(linear_micro *m);
+void amx_linear(linear_micro *m);
+
+#endif
