@@ -30,6 +30,7 @@ typedef struct input {
     const float *x;
     int64_t ldx, n, in;
     kind kind;
+    compute compute;
     void (*few_x)(uint16_t *to, const float *x, int64_t in); /* of FEW */
     char *to;                                                /* NULL: x is read as it is */
     size_t unit;                                             /* bytes of a row (FEW, TRANSPOSED) or a group (MANY) */
@@ -39,6 +40,7 @@ typedef struct input {
 typedef struct piece { /* a product and its tasks */
     const product *p;
     kind kind;
+    compute compute;
     int input;
     const float *scale;
     int64_t scale_stride;
@@ -85,7 +87,7 @@ static void prepare_unit(const plan *p, const input *in, int64_t unit) {
     char *to = in->to + (size_t)unit * in->unit;
     if (in->kind == MANY) {
         int64_t t = unit * GROUP;
-        p->q->linear->group_x[p->q->compute](to, in->x + t * in->ldx, in->ldx, min(GROUP, in->n - t), in->in);
+        p->q->linear->group_x[in->compute](to, in->x + t * in->ldx, in->ldx, min(GROUP, in->n - t), in->in);
     } else if (in->kind == FEW) {
         in->few_x((uint16_t *)to, in->x + unit * in->ldx, in->in);
     } else {
@@ -101,13 +103,13 @@ static void input_task(void *arg, int64_t task, int thread) {
     prepare_unit(p, &p->input[i], task - p->input[i].first_task);
 }
 
-static input describe_input(const queue *q, const product *p, kind k) {
-    input in = {.x = p->x, .ldx = p->ldx, .n = p->n, .in = p->w->dim[p->transposed ? 0 : 1], .kind = k};
-    size_t size = compute_size(q->compute);
+static input describe_input(const queue *q, const product *p, kind k, compute c) {
+    input in = {.x = p->x, .ldx = p->ldx, .n = p->n, .in = p->w->dim[p->transposed ? 0 : 1], .kind = k, .compute = c};
+    size_t size = compute_size(c);
     if (k == MANY) {
         in.unit = (size_t)round_up(in.in, K_STEP) * GROUP * size;
         in.units = (p->n + GROUP - 1) / GROUP;
-    } else if (q->compute == COMPUTE_BF16) {
+    } else if (c == COMPUTE_BF16) {
         if (k == FEW) in.few_x = q->linear->few_x[p->w->type];
         in.unit = k == FEW ? (size_t)round_up(in.in, FEW_PAD) * 2 : (size_t)in.in * 4;
         in.units = p->n;
@@ -119,7 +121,7 @@ static int find_input(plan *p, const input *want) {
     for (int i = 0; i < p->inputs; i++) {
         const input *in = &p->input[i];
         if (in->x == want->x && in->ldx == want->ldx && in->n == want->n && in->in == want->in &&
-            in->kind == want->kind && in->few_x == want->few_x)
+            in->kind == want->kind && in->compute == want->compute && in->few_x == want->few_x)
             return i;
     }
     p->input[p->inputs] = *want;
@@ -195,7 +197,7 @@ static void few_task(const plan *pl, const piece *pc, int64_t tile, float *sums)
                   .n = (int)p->n,
                   .y = plain ? (float *)p->y + row : sums,
                   .ldy = plain ? p->ldy : FEW_ROWS};
-    pl->q->linear->few[pl->q->compute][w->type](&c);
+    pl->q->linear->few[pc->compute][w->type](&c);
     if (!plain) finish(p, sums, FEW_ROWS, 0, p->n, row, rows);
 }
 
@@ -217,7 +219,7 @@ static void transposed_task(const plan *pl, const piece *pc, int64_t tile, float
                          .row = w->row0,
                          .x = (in->to ? (const float *)in->to : p->x) + t * ldx,
                          .ldx = ldx,
-                         .round = pl->q->compute == COMPUTE_BF16,
+                         .round = pc->compute == COMPUTE_BF16,
                          .n = n,
                          .y = plain ? (float *)p->y + t * p->ldy + first : sums,
                          .ldy = plain ? p->ldy : TRANSPOSED_COLUMNS};
@@ -226,8 +228,8 @@ static void transposed_task(const plan *pl, const piece *pc, int64_t tile, float
 }
 
 /* The rows of w can be the kernel's operand as they lie in the file. */
-static bool direct(const plan *pl, const tensor *w, int64_t rows, int64_t groups) {
-    dtype wanted = pl->q->compute == COMPUTE_F32 ? DT_F32 : DT_BF16;
+static bool direct(compute mode, const tensor *w, int64_t rows, int64_t groups) {
+    dtype wanted = mode == COMPUTE_F32 ? DT_F32 : DT_BF16;
     return w->type == wanted && w->dim[1] % K_STEP == 0 && rows % GROUP == 0 && groups <= DIRECT_GROUPS;
 }
 
@@ -236,13 +238,13 @@ static void many_task(const plan *pl, const piece *pc, int64_t tile, float *sums
     const tensor *w = p->w;
     const linear_micro *m = pl->q->linear;
     const input *in = &pl->input[pc->input];
-    compute mode = pl->q->compute;
+    compute mode = pc->compute;
     size_t size = compute_size(mode);
     int64_t row = tile / pc->token_tiles * pc->row_tile, rows = min(pc->row_tile, w->dim[0] - row);
     int64_t t = tile % pc->token_tiles * pc->token_tile, n = min(pc->token_tile, p->n - t);
     int64_t columns = w->dim[1], groups = (n + GROUP - 1) / GROUP;
     char *panel = (char *)(sums + OUT_TILE * TOKEN_TILE);
-    bool as_is = direct(pl, w, rows, groups);
+    bool as_is = direct(mode, w, rows, groups);
     block_call b = {.rows = round_up(rows, GROUP),
                     .x_group = (int64_t)(in->unit / size),
                     .groups = groups,
@@ -363,11 +365,12 @@ void op_linear(queue *q, const product *list, int count) {
         const tensor *w = list[i].w;
         piece *pc = &p.piece[p.pieces++];
         *pc = (piece){.p = &list[i], .kind = kind_of(&list[i]), .scale = w->scale, .scale_stride = w->scale_stride};
+        pc->compute = list[i].f32 ? COMPUTE_F32 : q->compute;
         if (!pc->scale) {
             pc->scale = p.ones;
             pc->scale_stride = 0;
         }
-        input in = describe_input(q, &list[i], pc->kind);
+        input in = describe_input(q, &list[i], pc->kind, pc->compute);
         pc->input = find_input(&p, &in);
         size_t bytes = task_bytes(pc->kind);
         if (bytes > p.thread_bytes) p.thread_bytes = bytes;
