@@ -1,0 +1,82 @@
+/* The inner kernels below op_attention, op_latent_attention, op_index_select and the row operations. cpu/ref fills the
+ * whole table in plain C and is the specification; every level above overwrites what it does better.
+ *
+ * Products are made of plain rows (keys) and of panels (queries): a panel is PANEL vectors side by side, so that one
+ * vector register holds the same element of 16 queries and the softmax over keys needs no sum across lanes. */
+#ifndef HADAL_KERNELS_ATTN_MICRO_H
+#define HADAL_KERNELS_ATTN_MICRO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "kernels/ops.h"
+
+enum {
+    PANEL = 16,      /* vectors in a panel */
+    STEP_PANELS = 2, /* panels that one step takes at most */
+    KEY_BLOCK = 256  /* keys of one step of the online softmax: blocks start at multiples of it */
+};
+
+/* One step of the online softmax (see flash.h): `panels` panels of queries meet one block of keys. */
+typedef struct attn_step {
+    const void *q; /* panels, each d_qk (padded) x PANEL numbers */
+    int panels;
+    const void *k; /* rows of d_qk numbers, k_stride elements apart; row count padded to a multiple of row_pad */
+    int64_t k_stride;
+    const void *v; /* what pack_values made, or rows v_stride elements apart when values_plain */
+    int64_t v_stride;
+    int keys;            /* 1 .. KEY_BLOCK */
+    int64_t d_qk, d_v;   /* padded: d_qk to dim_pad, d_v to PANEL */
+    const int32_t *seen; /* [panels * PANEL] keys of this block that a query sees: 0 .. keys */
+    float scale;
+    float *max, *sum; /* [panels * PANEL] running maximum and sum */
+    float *o;         /* [panels * PANEL][d_v] running numerator */
+    float *s;         /* scratch: KEY_BLOCK * STEP_PANELS * PANEL numbers, 64-byte aligned */
+    void *p;          /* scratch of the same size */
+} attn_step;
+
+/* The products of one compute type. Packed numbers are of `type`; 64-byte aligned. */
+typedef struct attn_product {
+    dtype type;        /* F32 or BF16 */
+    dtype in_place;    /* rows of this type are read where they lie; DT_COUNT: none, all are packed */
+    int dim_pad;       /* row lengths are padded with zeros to a multiple of this */
+    int row_pad;       /* and row counts to a multiple of this */
+    bool values_plain; /* values are rows like keys; else only what pack_values makes will do */
+
+    /* count (<= PANEL) rows of d numbers side by side; absent rows and padding are zeros. */
+    void (*pack_panel)(void *panel, const void *const *rows, dtype type, int count, int64_t d);
+    /* n rows (rows index[0..n) when index is given) of d numbers, padded. */
+    void (*pack_rows)(void *out, const void *rows, dtype type, int64_t stride, const int32_t *index, int64_t n,
+                      int64_t d);
+    void (*pack_values)(void *out, const void *rows, dtype type, int64_t stride, int64_t n, int64_t d);
+    /* s[r][c] = row r . vector c of the panels; s: [n padded][panels * PANEL], d padded. */
+    void (*scores)(float *s, const void *rows, int64_t stride, int64_t n, const void *panel, int panels, int64_t d);
+    void (*step)(const attn_step *a);
+} attn_product;
+
+typedef struct attn_micro {
+    attn_product product[2]; /* by compute */
+
+    void (*blend)(float *o, float a, const float *x, float b, int64_t n); /* o = a o + b x */
+    void (*scale)(float *o, const float *x, float a, int64_t n);          /* o = a x */
+    /* out[c] = sum_j w[j] relu(s[j * stride + c]), c < width (a multiple of PANEL) */
+    void (*relu_sum)(float *out, const float *s, int64_t stride, const float *w, int heads, int64_t width);
+    /* Positions of the k largest of n > k scores, ascending; of equal ones the earlier; NaN counts as the smallest.
+     * scratch: 2 n numbers. */
+    void (*top_k)(int32_t *keep, const float *score, int64_t n, int64_t k, uint32_t *scratch);
+
+    /* One row; y may be x. */
+    void (*rmsnorm)(float *y, const float *x, const float *w, int64_t dim, float eps);
+    void (*layernorm)(float *y, const float *x, const float *w, const float *b, int64_t dim, float eps);
+    void (*swiglu)(float *y, const float *a, const float *b, int64_t dim);
+    void (*add)(float *y, const float *x, int64_t dim);
+    void (*rope)(float *x, int64_t dim, const float *angles, bool interleaved); /* angles: [dim/2][2] = cos, sin */
+} attn_micro;
+
+void ref_attn(attn_micro *m);
+void ref_rows(attn_micro *m); /* the part of ref_attn that is in ref/rows.c */
+void avx2_attn(attn_micro *m);
+void avx512_attn(attn_micro *m);
+void avx512bf16_attn(attn_micro *m);
+void amx_attn(attn_micro *m);
+
+#endif

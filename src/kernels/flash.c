@@ -1,0 +1,323 @@
+#include "kernels/flash.h"
+
+#include <math.h>
+#include "kernels/attn_micro.h"
+#include "kernels/queue.h"
+
+enum {
+    ROW_BLOCK = 128,        /* rows of a unit: enough to pay for packing the keys, few enough for the second cache */
+    CHUNK = 2 * KEY_BLOCK,  /* keys of a unit when the keys are split */
+    JOIN_ROWS = 4,          /* rows of one joining task */
+    PARTS_BYTES = 64 << 20, /* bound of the memory that holds partial results */
+    ALIGN = 64
+};
+
+/* A piece of memory that is handed out from its start; without a base it only counts the bytes. */
+typedef struct memory {
+    char *base;
+    size_t used;
+} memory;
+
+/* What one thread does at a time: a block of rows against a range of keys. */
+typedef struct unit {
+    const flash_job *job;
+    int64_t row, rows, key, end;
+    int64_t block; /* split jobs: which row block of the run */
+} unit;
+
+/* The state of rows (see flash.h), rows padded to panels. */
+typedef struct state {
+    float *max, *sum, *o; /* [rows], [rows], [rows][d_v padded] */
+} state;
+
+typedef struct run {
+    const attn_micro *m;
+    const attn_product *p;
+    const unit *units;
+    int64_t wave;        /* first unit of the parallel loop */
+    int64_t wave_blocks; /* and first row block */
+    char *work, *parts;
+    size_t work_bytes, part_bytes;
+    const unit *blocks; /* split jobs: every row block with all its keys */
+    float *joined;      /* [blocks][2][ROW_BLOCK]: maximum and sum of what is joined already */
+    int64_t wave_end;
+} run;
+
+/* Scratch memory of a thread, carved from one piece. */
+typedef struct space {
+    void *q, *k, *v, *p;
+    float *s;
+    state state;
+} space;
+
+static int64_t pad(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static void *carve(memory *at, size_t bytes) {
+    void *p = at->base ? at->base + at->used : NULL;
+    at->used += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return p;
+}
+
+static state carve_state(memory *at, int64_t rows, int64_t d_v) {
+    state s;
+    s.max = carve(at, (size_t)rows * sizeof(float));
+    s.sum = carve(at, (size_t)rows * sizeof(float));
+    s.o = carve(at, (size_t)(rows * pad(d_v, PANEL)) * sizeof(float));
+    return s;
+}
+
+static space carve_work(memory *at, const attn_product *p, int64_t d_qk, int64_t d_v) {
+    size_t size = dtype_size(p->type), step = KEY_BLOCK * STEP_PANELS * PANEL * sizeof(float);
+    size_t dk = (size_t)pad(d_qk, p->dim_pad), dv = (size_t)pad(d_v, PANEL);
+    space w;
+    w.q = carve(at, ROW_BLOCK * dk * size);
+    w.k = carve(at, KEY_BLOCK * dk * size);
+    w.v = carve(at, KEY_BLOCK * dv * size);
+    w.p = carve(at, step);
+    w.s = carve(at, step);
+    w.state = carve_state(at, ROW_BLOCK, d_v);
+    return w;
+}
+
+/* How many keys row r sees. */
+static int64_t visible(const flash_job *j, int64_t r) {
+    return j->seen + r / j->group * j->grow;
+}
+
+static void pack_queries(const attn_product *p, const unit *u, void *out) {
+    const flash_job *j = u->job;
+    size_t panel_bytes = (size_t)(pad(j->d_qk, p->dim_pad) * PANEL) * dtype_size(p->type);
+    for (int64_t first = 0; first < u->rows; first += PANEL) {
+        int count = (int)least(PANEL, u->rows - first);
+        const void *rows[PANEL];
+        for (int c = 0; c < count; c++) {
+            int64_t r = u->row + first + c;
+            rows[c] = j->q + r / j->group * j->ldq + r % j->group * j->d_qk;
+        }
+        p->pack_panel((char *)out + (size_t)(first / PANEL) * panel_bytes, rows, DT_F32, count, j->d_qk);
+    }
+}
+
+/* Makes keys and values of one block ready for steps: in place where their form allows it, else packed. */
+static void take_keys(const attn_product *p, const flash_job *j, const space *w, int64_t key, int keys, attn_step *a) {
+    size_t size = dtype_size(j->type);
+    bool same = j->type == p->in_place && !j->index;
+    const char *k = (const char *)j->k + (j->index ? 0 : (size_t)(key * j->k_stride) * size);
+    const char *v = (const char *)j->v + (size_t)(key * j->v_stride) * size;
+    dtype v_type = j->type;
+    int64_t v_stride = j->v_stride;
+    a->keys = keys;
+    a->d_qk = pad(j->d_qk, p->dim_pad);
+    a->d_v = pad(j->d_v, PANEL);
+    a->k = k;
+    a->k_stride = j->k_stride;
+    if (!same || a->d_qk != j->d_qk || keys % p->row_pad != 0) {
+        p->pack_rows(w->k, k, j->type, j->k_stride, j->index ? j->index + key : NULL, keys, j->d_qk);
+        a->k = w->k;
+        a->k_stride = a->d_qk;
+        if (j->v == j->k) {
+            v = w->k;
+            v_type = p->type;
+            v_stride = a->d_qk;
+            same = true;
+        }
+    }
+    a->v = v;
+    a->v_stride = v_stride;
+    if (!same || !p->values_plain || a->d_v != j->d_v) {
+        p->pack_values(w->v, v, v_type, v_stride, keys, j->d_v);
+        a->v = w->v;
+        a->v_stride = a->d_v;
+    }
+}
+
+/* Rows of u against keys of u, from an empty state. */
+static void attend(const attn_product *p, const unit *u, const space *w, const state *out) {
+    const flash_job *j = u->job;
+    int64_t rows = pad(u->rows, PANEL), d_v = pad(j->d_v, PANEL);
+    size_t panel_bytes = (size_t)(pad(j->d_qk, p->dim_pad) * PANEL) * dtype_size(p->type);
+    for (int64_t r = 0; r < rows; r++) {
+        out->max[r] = -INFINITY;
+        out->sum[r] = 0;
+    }
+    for (int64_t i = 0; i < rows * d_v; i++) out->o[i] = 0;
+    pack_queries(p, u, w->q);
+    int64_t end = least(u->end, visible(j, u->row + u->rows - 1));
+    for (int64_t key = u->key; key < end; key += KEY_BLOCK) {
+        int keys = (int)least(KEY_BLOCK, end - key);
+        attn_step a = {.scale = j->scale, .s = w->s, .p = w->p};
+        take_keys(p, j, w, key, keys, &a);
+        for (int64_t r = 0; r < rows; r += STEP_PANELS * PANEL) {
+            int32_t seen[STEP_PANELS * PANEL] = {0};
+            int64_t most = 0;
+            a.panels = (int)least(STEP_PANELS, (rows - r) / PANEL);
+            for (int64_t c = 0; c < a.panels * PANEL && r + c < u->rows; c++) {
+                int64_t see = least(visible(j, u->row + r + c) - key, keys);
+                seen[c] = see > 0 ? (int32_t)see : 0;
+                if (see > most) most = see;
+            }
+            if (most == 0) continue;
+            a.q = (const char *)w->q + (size_t)(r / PANEL) * panel_bytes;
+            a.seen = seen;
+            a.max = out->max + r;
+            a.sum = out->sum + r;
+            a.o = out->o + r * d_v;
+            p->step(&a);
+        }
+    }
+}
+
+static float *output_row(const flash_job *j, int64_t r) {
+    return j->o + r / j->group * j->ldo + r % j->group * j->d_v;
+}
+
+static float inverse(float sum) {
+    return sum == 0 ? 0 : 1 / sum; /* a row that sees nothing becomes zeros */
+}
+
+/* A whole unit: all keys at once, result to its place. */
+static void whole_task(void *arg, int64_t task, int thread) {
+    const run *r = arg;
+    const unit *u = &r->units[r->wave + task];
+    const flash_job *j = u->job;
+    memory at = {.base = r->work + (size_t)thread * r->work_bytes};
+    space w = carve_work(&at, r->p, j->d_qk, j->d_v);
+    attend(r->p, u, &w, &w.state);
+    for (int64_t i = 0; i < u->rows; i++)
+        r->m->scale(output_row(j, u->row + i), w.state.o + i * pad(j->d_v, PANEL), inverse(w.state.sum[i]), j->d_v);
+}
+
+static state part_of(const run *r, int64_t i, const unit *u) {
+    memory at = {.base = r->parts + (size_t)(i - r->wave) * r->part_bytes};
+    return carve_state(&at, pad(u->rows, PANEL), u->job->d_v);
+}
+
+static void chunk_task(void *arg, int64_t task, int thread) {
+    const run *r = arg;
+    const unit *u = &r->units[r->wave + task];
+    memory at = {.base = r->work + (size_t)thread * r->work_bytes};
+    space w = carve_work(&at, r->p, u->job->d_qk, u->job->d_v);
+    state part = part_of(r, r->wave + task, u);
+    attend(r->p, u, &w, &part);
+}
+
+/* Joins the parts of the wave to what is joined already, which lies in the output rows; the last chunk divides. */
+static void join_task(void *arg, int64_t task, int thread) {
+    (void)thread;
+    const run *r = arg;
+    int64_t block = r->wave_blocks + task / (ROW_BLOCK / JOIN_ROWS);
+    const unit *b = &r->blocks[block];
+    int64_t first = task % (ROW_BLOCK / JOIN_ROWS) * JOIN_ROWS, end = least(first + JOIN_ROWS, b->rows);
+    int64_t chunks = (b->end + CHUNK - 1) / CHUNK, d_v = pad(b->job->d_v, PANEL);
+    int64_t from = r->wave > b->block ? r->wave : b->block, to = least(r->wave_end, b->block + chunks);
+    for (int64_t i = first; i < end; i++) {
+        float *max = r->joined + block * 2 * ROW_BLOCK + i, *sum = max + ROW_BLOCK;
+        float *o = output_row(b->job, b->row + i);
+        for (int64_t c = from; c < to; c++) {
+            state part = part_of(r, c, b);
+            const float *x = part.o + i * d_v;
+            if (c == b->block) {
+                *max = part.max[i];
+                *sum = part.sum[i];
+                r->m->scale(o, x, 1, b->job->d_v);
+            } else if (part.max[i] > -INFINITY) {
+                float most = part.max[i] > *max ? part.max[i] : *max;
+                float mine = expf(*max - most), other = expf(part.max[i] - most);
+                *max = most;
+                *sum = *sum * mine + part.sum[i] * other;
+                r->m->blend(o, mine, x, other, b->job->d_v);
+            }
+        }
+        if (to == b->block + chunks) r->m->scale(o, o, inverse(*sum), b->job->d_v);
+    }
+}
+
+/* A job is split only when there is more than one chunk; the results are the same. */
+static bool splits(const flash_job *j) {
+    return j->split && visible(j, j->rows - 1) > CHUNK;
+}
+
+/* Counts (units = NULL) or writes the row blocks of all jobs: of split jobs or of the others. */
+static int64_t list_blocks(const flash_job *job, int64_t jobs, bool split, unit *units) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < jobs; i++) {
+        if (job[i].rows == 0 || splits(&job[i]) != split) continue;
+        int64_t blocks = (job[i].rows + ROW_BLOCK - 1) / ROW_BLOCK;
+        for (int64_t b = blocks - 1; b >= 0; b--, n++) { /* those that see most come first */
+            if (!units) continue;
+            int64_t row = b * ROW_BLOCK, rows = least(ROW_BLOCK, job[i].rows - row);
+            units[n] = (unit){.job = &job[i], .row = row, .rows = rows, .end = visible(&job[i], row + rows - 1)};
+        }
+    }
+    return n;
+}
+
+/* Cuts the row blocks into chunks of keys; a block learns its first chunk, a chunk its block. */
+static int64_t list_chunks(unit *blocks, int64_t n, unit *units) {
+    int64_t count = 0;
+    for (int64_t b = 0; b < n; b++) {
+        int64_t first = count;
+        for (int64_t key = 0; key < blocks[b].end; key += CHUNK, count++) {
+            if (!units) continue;
+            units[count] = blocks[b];
+            units[count].key = key;
+            units[count].end = least(key + CHUNK, blocks[b].end);
+            units[count].block = b;
+        }
+        blocks[b].block = first;
+    }
+    return count;
+}
+
+static void run_split(queue *q, run *r, int64_t chunks, int64_t parts) {
+    for (r->wave = 0; r->wave < chunks; r->wave = r->wave_end) {
+        r->wave_end = least(r->wave + parts, chunks);
+        pool_run(q->pool, r->wave_end - r->wave, chunk_task, r);
+        r->wave_blocks = r->units[r->wave].block;
+        int64_t blocks = r->units[r->wave_end - 1].block + 1 - r->wave_blocks;
+        pool_run(q->pool, blocks * (ROW_BLOCK / JOIN_ROWS), join_task, r);
+    }
+}
+
+void flash_run(queue *q, const flash_job *job, int64_t jobs) {
+    run r = {.m = q->attn, .p = &q->attn->product[q->compute]};
+    int64_t whole = list_blocks(job, jobs, false, NULL), blocks = list_blocks(job, jobs, true, NULL), chunks = 0;
+    int64_t threads = pool_threads(q->pool);
+    for (int64_t i = 0; i < jobs; i++) {
+        memory work = {0}, part = {0};
+        carve_work(&work, r.p, job[i].d_qk, job[i].d_v);
+        carve_state(&part, pad(least(ROW_BLOCK, job[i].rows), PANEL), job[i].d_v);
+        if (work.used > r.work_bytes) r.work_bytes = work.used;
+        if (!splits(&job[i])) continue;
+        if (part.used > r.part_bytes) r.part_bytes = part.used;
+        chunks += (job[i].rows + ROW_BLOCK - 1) / ROW_BLOCK * ((visible(&job[i], job[i].rows - 1) + CHUNK - 1) / CHUNK);
+    }
+    int64_t parts = r.part_bytes ? least(chunks, 1 + PARTS_BYTES / (int64_t)r.part_bytes) : 0;
+    size_t units_bytes = (size_t)(whole + blocks + chunks) * sizeof(unit);
+    size_t joined_bytes = (size_t)blocks * 2 * ROW_BLOCK * sizeof(float);
+    memory at = {0};
+    at.base = queue_scratch(q, SLOT_FLASH,
+                            (size_t)threads * r.work_bytes + (size_t)parts * r.part_bytes + joined_bytes + units_bytes +
+                                4 * ALIGN);
+    if (!at.base) return;
+    r.work = carve(&at, (size_t)threads * r.work_bytes);
+    r.parts = carve(&at, (size_t)parts * r.part_bytes);
+    r.joined = carve(&at, joined_bytes);
+    unit *units = carve(&at, units_bytes);
+    r.units = units;
+    list_blocks(job, jobs, false, units);
+    pool_run(q->pool, whole, whole_task, &r);
+    if (blocks == 0) return;
+    unit *split = units + whole;
+    list_blocks(job, jobs, true, split);
+    r.blocks = split;
+    r.units = split + blocks;
+    chunks = list_chunks(split, blocks, split + blocks);
+    run_split(q, &r, chunks, parts);
+}

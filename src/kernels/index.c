@@ -1,0 +1,173 @@
+/* op_index_select: the lightning indexer. Keys stand in panels and the heads of the queries are the rows of the
+ * product, so that the sum over heads runs lane by lane:
+ *     s[j][c] = q[j] . k[c],   I[c] = sum_j w[j] relu(s[j][c]).
+ * Many queries: a task is a block of queries, which scores all keys and then selects. Few queries: one loop over
+ * blocks of keys scores, a second over the queries selects. */
+#include "kernels/attn_micro.h"
+#include "kernels/queue.h"
+
+#include <string.h>
+
+enum {
+    KEYS = 256,  /* keys that are packed together */
+    QUERIES = 8, /* queries of a task: they share the packed keys */
+    ALIGN = 64
+};
+
+/* A piece of memory that is handed out from its start; without a base it only counts the bytes. */
+typedef struct memory {
+    char *base;
+    size_t used;
+} memory;
+
+typedef struct selection {
+    const attn_micro *m;
+    const attn_product *p;
+    const index_select *a;
+    char *scratch; /* per thread: q, panels, products, bits of scores */
+    size_t thread_bytes;
+    float *scores; /* [n] rows ld apart; NULL: per thread */
+    int64_t ld;
+} selection;
+
+typedef struct space {
+    void *q, *panels; /* [QUERIES][heads padded][dim padded]; keys */
+    float *s, *sums;  /* [heads padded][KEYS]; [KEYS] */
+    float *scores;    /* [QUERIES][T padded] */
+    uint32_t *bits;   /* [2 T] */
+} space;
+
+static size_t pad(size_t n, size_t to) {
+    return (n + to - 1) / to * to;
+}
+
+static void *carve(memory *at, size_t bytes) {
+    void *p = at->base ? at->base + at->used : NULL;
+    at->used += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return p;
+}
+
+static space carve_space(memory *at, const attn_product *p, const index_select *a) {
+    size_t d = pad((size_t)a->dim, (size_t)p->dim_pad), heads = pad((size_t)a->heads, (size_t)p->row_pad);
+    size_t T = pad((size_t)a->T, KEYS), size = dtype_size(p->type);
+    space s;
+    s.q = carve(at, QUERIES * heads * d * size);
+    s.panels = carve(at, KEYS * d * size);
+    s.s = carve(at, heads * KEYS * sizeof(float));
+    s.sums = carve(at, KEYS * sizeof(float));
+    s.bits = carve(at, 2 * T * sizeof(uint32_t));
+    s.scores = carve(at, QUERIES * T * sizeof(float));
+    return s;
+}
+
+static int64_t visible(const index_select *a, int64_t query) {
+    return a->T - a->n + query + 1;
+}
+
+static bool scored(const index_select *a, int64_t query) {
+    return a->scores || visible(a, query) > a->top_k;
+}
+
+static void pack_queries(const selection *s, const space *at, int64_t first, int64_t end) {
+    const index_select *a = s->a;
+    size_t bytes = pad((size_t)a->heads, (size_t)s->p->row_pad) * pad((size_t)a->dim, (size_t)s->p->dim_pad) *
+                   dtype_size(s->p->type);
+    for (int64_t i = first; i < end; i++)
+        s->p->pack_rows((char *)at->q + (size_t)(i - first) * bytes, a->q + i * a->ldq, DT_F32, a->dim, NULL, a->heads,
+                        a->dim);
+}
+
+/* Scores keys key .. key+KEYS-1 for queries first .. end-1 (packed already) into rows of `out`. */
+static void score_block(const selection *s, const space *at, int64_t first, int64_t end, int64_t key, float *out) {
+    const index_select *a = s->a;
+    int64_t d = (int64_t)pad((size_t)a->dim, (size_t)s->p->dim_pad);
+    int64_t heads = (int64_t)pad((size_t)a->heads, (size_t)s->p->row_pad);
+    size_t size = dtype_size(s->p->type), panel_bytes = (size_t)(d * PANEL) * size;
+    int64_t keys = visible(a, end - 1) - key;
+    if (keys > KEYS) keys = KEYS;
+    for (int64_t c = 0; c < keys; c += PANEL) {
+        int count = keys - c < PANEL ? (int)(keys - c) : PANEL;
+        const void *rows[PANEL];
+        for (int r = 0; r < count; r++)
+            rows[r] = (const char *)a->keys + (size_t)((key + c + r) * a->key_stride) * dtype_size(a->key_type);
+        s->p->pack_panel((char *)at->panels + (size_t)(c / PANEL) * panel_bytes, rows, a->key_type, count, a->dim);
+    }
+    for (int64_t i = first; i < end; i++) {
+        int64_t see = visible(a, i) - key < keys ? visible(a, i) - key : keys;
+        if (see <= 0 || !scored(a, i)) continue;
+        const char *q = (const char *)at->q + (size_t)((i - first) * heads * d) * size;
+        int64_t panels = (see + PANEL - 1) / PANEL;
+        for (int64_t c = 0; c < panels; c += STEP_PANELS) {
+            int width = panels - c < STEP_PANELS ? (int)(panels - c) : STEP_PANELS;
+            s->p->scores(at->s, q, d, a->heads, (char *)at->panels + (size_t)c * panel_bytes, width, d);
+            s->m->relu_sum(at->sums + c * PANEL, at->s, width * PANEL, a->w + i * a->ldw, a->heads, width * PANEL);
+        }
+        memcpy(out + (i - first) * s->ld + key, at->sums, (size_t)see * sizeof(float));
+    }
+}
+
+static void select_query(const selection *s, const space *at, int64_t query, float *score) {
+    const index_select *a = s->a;
+    int64_t see = visible(a, query);
+    int32_t *keep = a->keep + query * a->keep_stride;
+    if (see <= a->top_k) {
+        for (int64_t i = 0; i < see; i++) keep[i] = (int32_t)i;
+        a->keep_n[query] = (int32_t)see;
+    } else {
+        s->m->top_k(keep, score, see, a->top_k, at->bits);
+        a->keep_n[query] = a->top_k;
+    }
+    if (a->scores) memset(score + see, 0, (size_t)(a->T - see) * sizeof(float));
+}
+
+static void many_task(void *arg, int64_t task, int thread) {
+    const selection *s = arg;
+    const index_select *a = s->a;
+    memory start = {.base = s->scratch + (size_t)thread * s->thread_bytes};
+    space at = carve_space(&start, s->p, a);
+    int64_t first = task * QUERIES, end = first + QUERIES < a->n ? first + QUERIES : a->n;
+    float *out = a->scores ? a->scores + first * a->ld_scores : at.scores;
+    if (scored(a, end - 1)) {
+        pack_queries(s, &at, first, end);
+        for (int64_t key = 0; key < visible(a, end - 1); key += KEYS) score_block(s, &at, first, end, key, out);
+    }
+    for (int64_t i = first; i < end; i++) select_query(s, &at, i, out + (i - first) * s->ld);
+}
+
+static void few_score_task(void *arg, int64_t task, int thread) {
+    const selection *s = arg;
+    memory start = {.base = s->scratch + (size_t)thread * s->thread_bytes};
+    space at = carve_space(&start, s->p, s->a);
+    pack_queries(s, &at, 0, s->a->n);
+    score_block(s, &at, 0, s->a->n, task * KEYS, s->scores);
+}
+
+static void few_select_task(void *arg, int64_t task, int thread) {
+    const selection *s = arg;
+    memory start = {.base = s->scratch + (size_t)thread * s->thread_bytes};
+    space at = carve_space(&start, s->p, s->a);
+    select_query(s, &at, task, s->scores + task * s->ld);
+}
+
+static void select_for(queue *q, const index_select *a) {
+    selection s = {.m = q->attn, .p = &q->attn->product[q->compute], .a = a};
+    memory needed = {0};
+    carve_space(&needed, s.p, a);
+    s.thread_bytes = needed.used;
+    size_t shared = QUERIES * pad((size_t)a->T, KEYS) * sizeof(float);
+    s.scratch = queue_scratch(q, SLOT_INDEX, (size_t)pool_threads(q->pool) * s.thread_bytes + shared);
+    if (!s.scratch) return;
+    s.ld = a->scores ? a->ld_scores : (int64_t)pad((size_t)a->T, KEYS);
+    if (a->n > QUERIES) {
+        pool_run(q->pool, (a->n + QUERIES - 1) / QUERIES, many_task, &s);
+        return;
+    }
+    s.scores = a->scores ? a->scores : (float *)(s.scratch + (size_t)pool_threads(q->pool) * s.thread_bytes);
+    if (scored(a, a->n - 1)) pool_run(q->pool, (a->T + KEYS - 1) / KEYS, few_score_task, &s);
+    pool_run(q->pool, a->n, few_select_task, &s);
+}
+
+void op_index_select(queue *q, const index_select *list, int count) {
+    for (int i = 0; i < count; i++)
+        if (list[i].n > 0) select_for(q, &list[i]);
+}

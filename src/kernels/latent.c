@@ -1,0 +1,50 @@
+/* op_latent_attention: one job per sequence, in which all heads of all query rows share the latent rows, read once
+ * for all of them; with keep lists one job per query, since each has its own rows. */
+#include "kernels/flash.h"
+#include "kernels/queue.h"
+
+static flash_job sequence_job(const latent_attention *a) {
+    return (flash_job){
+        .q = a->q,
+        .o = a->o,
+        .ldq = a->ldq,
+        .ldo = a->ldo,
+        .rows = a->n * a->heads,
+        .group = a->heads,
+        .k = a->rows,
+        .v = a->rows,
+        .type = a->row_type,
+        .k_stride = a->row_stride,
+        .v_stride = a->row_stride,
+        .seen = a->T - a->n + 1,
+        .grow = 1,
+        .d_qk = a->rank + a->rope,
+        .d_v = a->rank,
+        .scale = a->scale,
+        .split = a->n <= OP_FEW_ROWS,
+    };
+}
+
+static flash_job query_job(const latent_attention *a, int64_t i) {
+    flash_job job = sequence_job(a);
+    job.q += i * a->ldq;
+    job.o += i * a->ldo;
+    job.rows = a->heads;
+    job.index = a->keep + i * a->keep_stride;
+    job.seen = a->keep_n[i];
+    job.grow = 0;
+    return job;
+}
+
+void op_latent_attention(queue *q, const latent_attention *list, int count) {
+    int64_t jobs = 0;
+    for (int i = 0; i < count; i++) jobs += list[i].keep ? list[i].n : 1;
+    flash_job *job = queue_scratch(q, SLOT_LATENT, (size_t)jobs * sizeof *job);
+    if (!job) return;
+    jobs = 0;
+    for (int i = 0; i < count; i++) {
+        if (!list[i].keep) job[jobs++] = sequence_job(&list[i]);
+        for (int64_t r = 0; list[i].keep && r < list[i].n; r++) job[jobs++] = query_job(&list[i], r);
+    }
+    flash_run(q, job, jobs);
+}
