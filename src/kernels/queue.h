@@ -20,7 +20,7 @@ enum {
     SLOT_LATENT,
     SLOT_INDEX,
     SLOT_ROWS,
-    SLOT_SPARE,
+    SLOT_FLASH,
     SLOT_COUNT
 };
 
@@ -38,8 +38,9 @@ struct queue {
     bool failed; /* scratch memory ran out once: operations do nothing from then on */
 };
 
-/* Fill a table of inner kernels: the portable ones first, then those of every level up to l. linear_fill is in linear.c,
- * attn_fill in attention.c; they call the one function that a level folder's file exports (avx512_linear, ...). */
+/* Fill a table of inner kernels: the portable ones first, then those of every level up to l. linear_fill is in
+ * linear.c, attn_fill in attention.c; they call the one function that a level folder's file exports (avx512_linear,
+ * ...). */
 void linear_fill(struct linear_micro *m, level l);
 void attn_fill(struct attn_micro *m, level l);
 
