@@ -81,7 +81,7 @@ static status read_shape(safetensors_entry *x, uint64_t *bytes, const json_t *o,
 static status read_entry(safetensors_entry *x, const json_t *o, const uint8_t *data, uint64_t n, const char *path,
                          error *e) {
     if (!json_is_object(o)) return fail(e, ERR_FORMAT, TENSOR "should be an object", path, x->name);
-    uint64_t bytes;
+    uint64_t bytes = 0;
     TRY(read_shape(x, &bytes, o, path, e));
     const json_t *range = json_object_get(o, "data_offsets");
     const json_t *first = json_array_get(range, 0), *last = json_array_get(range, 1);
