@@ -108,9 +108,12 @@ typedef struct trial {
 typedef struct shape {
     dtype type;
     int64_t out, in, n, row0;
-    bool transposed, add, bias, bf16;
-    bool f32;
+    const char *how; /* t: transposed, a: add, b: bias, h: output in BF16, f: F32 products on request */
 } shape;
+
+static bool has(const shape *s, char flag) {
+    return strchr(s->how, flag) != NULL;
+}
 
 static float y_before(int64_t i) {
     return bf16_to_f32(f32_to_bf16(uniform(77, (uint64_t)i)));
@@ -118,8 +121,8 @@ static float y_before(int64_t i) {
 
 static trial trial_make(const shape *s) {
     trial t = {.w = weight_make(s->type, s->out, s->in, s->row0, (uint64_t)(s->out * 131 + s->in))};
-    int64_t terms = s->transposed ? s->out : s->in, ldx = terms + 3;
-    t.outs = s->transposed ? s->in : s->out;
+    int64_t terms = has(s, 't') ? s->out : s->in, ldx = terms + 3;
+    t.outs = has(s, 't') ? s->in : s->out;
     t.x = malloc((size_t)(s->n * ldx) * sizeof(float));
     for (int64_t i = 0; i < s->n * ldx; i++) t.x[i] = i % ldx < terms ? uniform(5, (uint64_t)i) : NAN;
     t.bias = malloc((size_t)t.outs * sizeof(float));
@@ -128,11 +131,11 @@ static trial trial_make(const shape *s) {
                     .ldx = ldx,
                     .ldy = t.outs + 5,
                     .n = s->n,
-                    .bias = s->bias ? t.bias : NULL,
-                    .y_type = s->bf16 ? DT_BF16 : DT_F32,
-                    .transposed = s->transposed,
-                    .add = s->add,
-                    .f32 = s->f32};
+                    .bias = has(s, 'b') ? t.bias : NULL,
+                    .y_type = has(s, 'h') ? DT_BF16 : DT_F32,
+                    .transposed = has(s, 't'),
+                    .add = has(s, 'a'),
+                    .f32 = has(s, 'f')};
     t.y_bytes = ((size_t)(s->n * t.p.ldy) + 2 * GUARD) * sizeof(float);
     t.y = malloc(t.y_bytes);
     return t;
@@ -205,38 +208,17 @@ static queue *open_level(const char *name, int threads, compute mode) {
 }
 
 static const shape shapes[] = {
-    {DT_F32, 1, 1, 1, 0, false, false, false, false},
-    {DT_F32, 7, 5, 3, 0, false, true, true, false},
-    {DT_F32, 33, 129, 8, 0, false, false, true, true},
-    {DT_F32, 130, 700, 9, 0, false, true, false, false},
-    {DT_F32, 40, 64, 33, 0, false, false, true, false},
-    {DT_BF16, 1, 3, 2, 0, false, false, false, false},
-    {DT_BF16, 9, 31, 8, 0, false, true, true, false},
-    {DT_BF16, 129, 1056, 1, 0, false, false, false, false},
-    {DT_BF16, 64, 1024, 7, 0, false, false, false, true},
-    {DT_BF16, 144, 544, 20, 0, false, false, true, false},
-    {DT_BF16, 50, 527, 64, 0, false, true, false, true},
-    {DT_BF16, 128, 64, 65, 0, false, true, true, false},
-    {DT_BF16, 17, 100, 600, 0, false, false, false, false},
-    {DT_F16, 5, 77, 4, 0, false, true, false, false},
-    {DT_F16, 31, 200, 17, 0, false, false, true, true},
-    {DT_E4M3, 3, 100, 1, 0, false, false, false, false},
-    {DT_E4M3, 30, 128, 5, 120, false, true, false, false},
-    {DT_E4M3, 150, 300, 2, 100, false, false, true, true},
-    {DT_E4M3, 141, 640, 8, 5, false, false, false, false},
-    {DT_E4M3, 130, 700, 33, 70, false, true, true, false},
-    {DT_E4M3, 16, 32, 9, 127, false, false, false, true},
-    {DT_E4M3, 257, 512, 18, 0, false, false, false, false},
-    {DT_F32, 20, 70, 3, 0, true, false, false, false},
-    {DT_BF16, 128, 512, 1, 0, true, false, false, false},
-    {DT_BF16, 128, 512, 40, 0, true, false, true, true},
-    {DT_BF16, 19, 33, 11, 0, true, true, true, false},
-    {DT_F16, 13, 300, 2, 0, true, true, false, false},
-    {DT_E4M3, 128, 512, 3, 192, true, false, false, false},
-    {DT_E4M3, 50, 150, 33, 100, true, true, true, true},
-    {DT_BF16, 64, 256, 6, 0, .f32 = true},
-    {DT_BF16, 64, 256, 21, 0, .f32 = true},
-    {DT_E4M3, 64, 256, 6, 0, .transposed = true, .f32 = true},
+    {DT_F32, 1, 1, 1, 0, ""},          {DT_F32, 7, 5, 3, 0, "ab"},          {DT_F32, 33, 129, 8, 0, "bh"},
+    {DT_F32, 130, 700, 9, 0, "a"},     {DT_F32, 40, 64, 33, 0, "b"},        {DT_BF16, 1, 3, 2, 0, ""},
+    {DT_BF16, 9, 31, 8, 0, "ab"},      {DT_BF16, 129, 1056, 1, 0, ""},      {DT_BF16, 64, 1024, 7, 0, "h"},
+    {DT_BF16, 144, 544, 20, 0, "b"},   {DT_BF16, 50, 527, 64, 0, "ah"},     {DT_BF16, 128, 64, 65, 0, "ab"},
+    {DT_BF16, 17, 100, 600, 0, ""},    {DT_F16, 5, 77, 4, 0, "a"},          {DT_F16, 31, 200, 17, 0, "bh"},
+    {DT_E4M3, 3, 100, 1, 0, ""},       {DT_E4M3, 30, 128, 5, 120, "a"},     {DT_E4M3, 150, 300, 2, 100, "bh"},
+    {DT_E4M3, 141, 640, 8, 5, ""},     {DT_E4M3, 130, 700, 33, 70, "ab"},   {DT_E4M3, 16, 32, 9, 127, "h"},
+    {DT_E4M3, 257, 512, 18, 0, ""},    {DT_F32, 20, 70, 3, 0, "t"},         {DT_BF16, 128, 512, 1, 0, "t"},
+    {DT_BF16, 128, 512, 40, 0, "tbh"}, {DT_BF16, 19, 33, 11, 0, "tab"},     {DT_F16, 13, 300, 2, 0, "ta"},
+    {DT_E4M3, 128, 512, 3, 192, "t"},  {DT_E4M3, 50, 150, 33, 100, "tabh"}, {DT_BF16, 64, 256, 6, 0, "f"},
+    {DT_BF16, 64, 256, 21, 0, "f"},    {DT_E4M3, 64, 256, 6, 0, "tf"},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -279,7 +261,7 @@ static void test_every_n(void **state) {
             if (!q) break;
             for (int type = 0; type < 4; type++) {
                 for (int transposed = 0; transposed < 2; transposed++) {
-                    shape s = {types[type], 35, 333, 20, 110, transposed, false, false, false};
+                    shape s = {types[type], 35, 333, 20, 110, transposed ? "t" : ""};
                     trial t = trial_make(&s);
                     float *alone = malloc((size_t)(s.n * t.outs) * sizeof(float));
                     for (int64_t r = 0; r < s.n; r++) {
@@ -319,8 +301,7 @@ static void test_lists_and_threads(void **state) {
                 queue *q = open_level(levels[l], threads, mode);
                 if (!q) break;
                 for (int i = 0; i < COUNT; i++) {
-                    shape s = {(dtype)(i % 4), 100 + 40 * i, 300,  1 + (i * 7) % 40, 30 * i, false,
-                               i % 3 == 0,     false,        false};
+                    shape s = {(dtype)(i % 4), 100 + 40 * i, 300, 1 + (i * 7) % 40, 30 * i, i % 3 == 0 ? "a" : ""};
                     if (threads == 1) t[i] = trial_make(&s);
                     if (i % 2) t[i].p.x = t[i - 1].x, t[i].p.n = t[i - 1].p.n < s.n ? t[i - 1].p.n : s.n;
                     trial_reset(&t[i]);
@@ -353,7 +334,7 @@ static void test_nan(void **state) {
             queue *q = open_level(levels[l], 1, mode);
             if (!q) break;
             for (int i = 0; i < 8; i++) {
-                shape s = {(dtype)(i % 4), 40, 200, i < 4 ? 3 : 30, 0, false, false, false, false};
+                shape s = {(dtype)(i % 4), 40, 200, i < 4 ? 3 : 30, 0, ""};
                 trial t = trial_make(&s);
                 const uint32_t nan[4] = {0x7fc00000u, 0x7fc0u, 0x7e00u, 0x7fu};
                 size_t size = dtype_size(s.type);

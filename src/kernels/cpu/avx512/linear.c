@@ -1,6 +1,316 @@
-/* Products with avx512. */
-#include "kernels/linear_micro.h"
+/* Products with AVX-512: everything in F32 arithmetic; BF16 operands are widened on their way. */
+#include "kernels/cpu/avx512/simd.h"
+
+/* --- few rows ----------------------------------------------------------------------------------------------------
+ * R rows of w meet n rows of x, 16 columns at a time. Every sum is one vector accumulator, whatever R and n are: so a
+ * row's result does not depend on them. While these rows are read, the next ones are fetched into the second cache:
+ * a hardware prefetcher alone stops at every page. */
+
+INLINE __m512 load_x(compute mode, const few_call *c, int t, int64_t i, __mmask16 m) {
+    if (mode == COMPUTE_F32) return _mm512_maskz_loadu_ps(m, (const float *)c->x + t * c->ldx + i);
+    return widen_bf16(_mm256_maskz_loadu_epi16(m, (const uint16_t *)c->x + t * c->ldx + i));
+}
+
+INLINE __m512 few_weights(dtype type, compute mode, const char *w, int64_t i, const float *scale, __mmask16 m) {
+    __m512 v = load_weights(type, w, i, m);
+    if (type == DT_E4M3) return _mm512_mul_ps(v, _mm512_set1_ps(scale[i / FP8_BLOCK]));
+    if (mode == COMPUTE_BF16 && type != DT_BF16) return widen_bf16(round_bf16(v));
+    return v;
+}
+
+INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, int R, int n) {
+    __m512 sum[8][OP_FEW_ROWS];
+    const char *w[8];
+    const float *scale[8];
+    size_t size = dtype_size(type), bytes = (size_t)c->in * size;
+    for (int r = 0; r < R; r++) {
+        w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
+        scale[r] = type == DT_E4M3 ? c->scale + (c->row + row + r) / FP8_BLOCK * c->scale_stride : NULL;
+        for (int t = 0; t < n; t++) sum[r][t] = _mm512_setzero_ps();
+    }
+    for (int64_t i = 0; i < c->in; i += 16) {
+        __mmask16 m = first16(c->in - i);
+        __m512 x[OP_FEW_ROWS];
+        for (int t = 0; t < n; t++) x[t] = load_x(mode, c, t, i, m);
+        for (int r = 0; r < R; r++) {
+            __m512 v = few_weights(type, mode, w[r], i, scale[r], m);
+            if (((size_t)i * size) % 64 == 0)
+                _mm_prefetch(w[r] + (size_t)R * bytes + (size_t)i * size, _MM_HINT_T1);
+            for (int t = 0; t < n; t++) sum[r][t] = _mm512_fmadd_ps(v, x[t], sum[r][t]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < n; t++) c->y[t * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
+}
+
+INLINE void few_n(const few_call *c, dtype type, compute mode, int R, int n) {
+    int64_t row = 0;
+    for (; row + R <= c->rows; row += R) few_rows(c, type, mode, row, R, n);
+    for (; row < c->rows; row++) few_rows(c, type, mode, row, 1, n);
+}
+
+INLINE void few(const few_call *c, dtype type, compute mode) {
+    switch (c->n) {
+    case 1: few_n(c, type, mode, 8, 1); break;
+    case 2: few_n(c, type, mode, 8, 2); break;
+    case 3: few_n(c, type, mode, 4, 3); break;
+    case 4: few_n(c, type, mode, 4, 4); break;
+    case 5: few_n(c, type, mode, 4, 5); break;
+    case 6: few_n(c, type, mode, 2, 6); break;
+    case 7: few_n(c, type, mode, 2, 7); break;
+    default: few_n(c, type, mode, 2, 8); break;
+    }
+}
+
+static void few_f32_f32(const few_call *c) { few(c, DT_F32, COMPUTE_F32); }
+static void few_f32_bf16(const few_call *c) { few(c, DT_BF16, COMPUTE_F32); }
+static void few_f32_f16(const few_call *c) { few(c, DT_F16, COMPUTE_F32); }
+static void few_f32_e4m3(const few_call *c) { few(c, DT_E4M3, COMPUTE_F32); }
+static void few_bf16_f32(const few_call *c) { few(c, DT_F32, COMPUTE_BF16); }
+static void few_bf16_bf16(const few_call *c) { few(c, DT_BF16, COMPUTE_BF16); }
+static void few_bf16_f16(const few_call *c) { few(c, DT_F16, COMPUTE_BF16); }
+static void few_bf16_e4m3(const few_call *c) { few(c, DT_E4M3, COMPUTE_BF16); }
+
+static void few_x(uint16_t *to, const float *x, int64_t in) {
+    int64_t padded = (in + FEW_PAD - 1) / FEW_PAD * FEW_PAD;
+    for (int64_t i = 0; i < padded; i += 16) {
+        __mmask16 m = i < in ? first16(in - i) : 0;
+        _mm256_storeu_si256((__m256i *)(to + i), round_bf16(_mm512_maskz_loadu_ps(m, x + i)));
+    }
+}
+
+/* --- transposed --------------------------------------------------------------------------------------------------
+ * 32 columns of w and T rows of x at a time: the sums stay in registers, a row of w is two vectors. */
+
+INLINE __m512 transposed_weights(const transposed_call *c, dtype type, bool round, int64_t o, int64_t i, __mmask16 m) {
+    const char *w = (const char *)c->w + (size_t)(o * c->in) * dtype_size(type);
+    __m512 v = load_weights(type, w, i, m);
+    if (type == DT_E4M3) {
+        const float *scale = c->scale + (c->row + o) / FP8_BLOCK * c->scale_stride + i / FP8_BLOCK;
+        v = _mm512_mul_ps(v, _mm512_set1_ps(*scale)); /* 16 columns lie in one block: i is a multiple of 16 */
+    }
+    return round && type != DT_BF16 ? widen_bf16(round_bf16(v)) : v;
+}
+
+INLINE void transposed_tokens(const transposed_call *c, dtype type, bool round, int64_t t, int T) {
+    for (int64_t i = 0; i < c->columns; i += 32) {
+        __mmask16 m0 = first16(c->columns - i), m1 = c->columns - i > 16 ? first16(c->columns - i - 16) : 0;
+        __m512 sum[8][2];
+        for (int j = 0; j < T; j++) sum[j][0] = sum[j][1] = _mm512_setzero_ps();
+        for (int64_t o = 0; o < c->out; o++) {
+            __m512 w0 = transposed_weights(c, type, round, o, c->first + i, m0);
+            __m512 w1 = m1 ? transposed_weights(c, type, round, o, c->first + i + 16, m1) : _mm512_setzero_ps();
+            for (int j = 0; j < T; j++) {
+                __m512 x = _mm512_set1_ps(c->x[(t + j) * c->ldx + o]);
+                sum[j][0] = _mm512_fmadd_ps(w0, x, sum[j][0]);
+                sum[j][1] = _mm512_fmadd_ps(w1, x, sum[j][1]);
+            }
+        }
+        for (int j = 0; j < T; j++) {
+            float *y = c->y + (t + j) * c->ldy + i;
+            _mm512_mask_storeu_ps(y, m0, sum[j][0]);
+            _mm512_mask_storeu_ps(y + 16, m1, sum[j][1]);
+        }
+    }
+}
+
+INLINE void transposed_all(const transposed_call *c, dtype type, bool round) {
+    int64_t t = 0;
+    for (; t + 8 <= c->n; t += 8) transposed_tokens(c, type, round, t, 8);
+    for (; t + 2 <= c->n; t += 2) transposed_tokens(c, type, round, t, 2);
+    for (; t < c->n; t++) transposed_tokens(c, type, round, t, 1);
+}
+
+INLINE void transposed(const transposed_call *c, dtype type) {
+    if (c->round) transposed_all(c, type, true);
+    else transposed_all(c, type, false);
+}
+
+static void transposed_f32(const transposed_call *c) { transposed(c, DT_F32); }
+static void transposed_bf16(const transposed_call *c) { transposed(c, DT_BF16); }
+static void transposed_f16(const transposed_call *c) { transposed(c, DT_F16); }
+static void transposed_e4m3(const transposed_call *c) { transposed(c, DT_E4M3); }
+
+/* --- many rows: laying out --------------------------------------------------------------------------------------- */
+
+static void group_f32(void *to, const float *x, int64_t ldx, int64_t n, int64_t in) {
+    float *p = to;
+    int64_t padded = (in + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < padded; i += 16, p += 16 * GROUP) {
+        __mmask16 m = i < in ? first16(in - i) : 0;
+        __m512i r[16];
+        for (int t = 0; t < 16; t++) r[t] = _mm512_maskz_loadu_epi32(t < n ? m : 0, x + (t < n ? t : 0) * ldx + i);
+        transpose16(r);
+        for (int k = 0; k < 16; k++) _mm512_storeu_si512(p + k * GROUP, r[k]);
+    }
+}
+
+static void group_bf16(void *to, const float *x, int64_t ldx, int64_t n, int64_t in) {
+    uint16_t *p = to;
+    int64_t padded = (in + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < padded; i += 32, p += 32 * GROUP) {
+        __mmask16 low = first16(in - i), high = in - i > 16 ? first16(in - i - 16) : 0;
+        __m512i r[16]; /* 16 pairs of a token */
+        for (int t = 0; t < 16; t++) {
+            const float *row = x + (t < n ? t : 0) * ldx + i;
+            __m256i a = round_bf16(_mm512_maskz_loadu_ps(t < n ? low : 0, row));
+            __m256i b = round_bf16(_mm512_maskz_loadu_ps(t < n ? high : 0, row + 16));
+            r[t] = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+        }
+        transpose16(r);
+        for (int k = 0; k < 16; k++) _mm512_storeu_si512(p + k * 2 * GROUP, r[k]);
+    }
+}
+
+INLINE void panel(const panel_call *c, dtype type, compute mode) {
+    int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t r = 0; r < rows; r++) {
+        bool real = r < c->rows;
+        const char *w = (const char *)c->w + (size_t)((real ? r : 0) * c->in) * dtype_size(type);
+        const float *scale = c->scale + (real ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
+        for (int64_t i = 0; i < k; i += 16) {
+            __mmask16 m = real && i < c->k ? first16(c->k - i) : 0;
+            __m512 v = load_weights(type, w, c->first + i, m);
+            if (type == DT_E4M3 && m) v = _mm512_mul_ps(v, _mm512_set1_ps(scale[(c->first + i) / FP8_BLOCK]));
+            if (mode == COMPUTE_F32) _mm512_storeu_ps((float *)c->panel + r * c->ld + i, v);
+            else _mm256_storeu_si256((__m256i *)((uint16_t *)c->panel + r * c->ld + i), round_bf16(v));
+        }
+    }
+}
+
+static void panel_f32_f32(const panel_call *c) { panel(c, DT_F32, COMPUTE_F32); }
+static void panel_f32_bf16(const panel_call *c) { panel(c, DT_BF16, COMPUTE_F32); }
+static void panel_f32_f16(const panel_call *c) { panel(c, DT_F16, COMPUTE_F32); }
+static void panel_f32_e4m3(const panel_call *c) { panel(c, DT_E4M3, COMPUTE_F32); }
+static void panel_bf16_f32(const panel_call *c) { panel(c, DT_F32, COMPUTE_BF16); }
+static void panel_bf16_f16(const panel_call *c) { panel(c, DT_F16, COMPUTE_BF16); }
+static void panel_bf16_e4m3(const panel_call *c) { panel(c, DT_E4M3, COMPUTE_BF16); }
+
+static void panel_bf16_bf16(const panel_call *c) { /* nothing to widen: a copy */
+    int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t r = 0; r < rows; r++) {
+        const uint16_t *w = (const uint16_t *)c->w + (r < c->rows ? r : 0) * c->in + c->first;
+        for (int64_t i = 0; i < k; i += 32) {
+            __mmask32 m = r < c->rows && i < c->k ? first32(c->k - i) : 0;
+            _mm512_storeu_si512((uint16_t *)c->panel + r * c->ld + i, _mm512_maskz_loadu_epi16(m, w + i));
+        }
+    }
+}
+
+static void store(const store_call *c) {
+    for (int64_t r0 = 0; r0 < c->rows; r0 += 16) {
+        __mmask16 m = first16(c->rows - r0);
+        __m512 bias = c->bias ? _mm512_maskz_loadu_ps(m, c->bias + r0) : _mm512_setzero_ps();
+        for (int64_t t0 = 0; t0 < c->n; t0 += 16) {
+            __m512i v[16];
+            for (int r = 0; r < 16; r++) v[r] = _mm512_loadu_si512(c->c + (r0 + r) * c->ldc + t0);
+            transpose16(v);
+            for (int t = 0; t < 16; t++) {
+                if (t0 + t >= c->n) break;
+                int64_t at = (t0 + t) * c->ldy + r0;
+                __m512 sum = _mm512_add_ps(_mm512_castsi512_ps(v[t]), bias);
+                if (c->y_type == DT_F32) {
+                    float *y = (float *)c->y + at;
+                    if (c->add) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(m, y), sum);
+                    _mm512_mask_storeu_ps(y, m, sum);
+                } else {
+                    uint16_t *y = (uint16_t *)c->y + at;
+                    if (c->add) sum = _mm512_add_ps(widen_bf16(_mm256_maskz_loadu_epi16(m, y)), sum);
+                    _mm256_mask_storeu_epi16(y, m, round_bf16(sum));
+                }
+            }
+        }
+    }
+}
+
+/* --- many rows: multiplying --------------------------------------------------------------------------------------
+ * R rows of w times G groups of tokens: R * G accumulators, a number of w meets G vectors of tokens. */
+
+INLINE void tile_f32(const block_call *c, int64_t row, int64_t group, int R, int G) {
+    const float *w = (const float *)c->w + row * c->ldw, *x = (const float *)c->x + group * c->x_group;
+    float *to = c->c + row * c->ldc + group * GROUP;
+    __m512 sum[16][3];
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++)
+            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * c->ldc + g * GROUP);
+    for (int64_t k = 0; k < c->k; k++) {
+        __m512 v[3];
+        for (int g = 0; g < G; g++) v[g] = _mm512_loadu_ps(x + g * c->x_group + k * GROUP);
+        for (int r = 0; r < R; r++) {
+            __m512 one = _mm512_set1_ps(w[r * c->ldw + k]);
+            for (int g = 0; g < G; g++) sum[r][g] = _mm512_fmadd_ps(one, v[g], sum[r][g]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + r * c->ldc + g * GROUP, sum[r][g]);
+}
+
+/* Pairs of BF16: the lower and the upper halves of 32-bit lanes as F32. */
+INLINE __m512 even(__m512i pairs) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+}
+
+INLINE __m512 odd(__m512i pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
+}
+
+INLINE void tile_bf16(const block_call *c, int64_t row, int64_t group, int R, int G) {
+    const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
+    float *to = c->c + row * c->ldc + group * GROUP;
+    __m512 sum[16][2];
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++)
+            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * c->ldc + g * GROUP);
+    for (int64_t k = 0; k < c->k; k += 2) {
+        __m512 a[2], b[2];
+        for (int g = 0; g < G; g++) {
+            __m512i pairs = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
+            a[g] = even(pairs);
+            b[g] = odd(pairs);
+        }
+        for (int r = 0; r < R; r++) {
+            int32_t two;
+            memcpy(&two, w + r * c->ldw + k, 4);
+            __m512i pairs = _mm512_set1_epi32(two);
+            __m512 first = even(pairs), second = odd(pairs);
+            for (int g = 0; g < G; g++)
+                sum[r][g] = _mm512_fmadd_ps(second, b[g], _mm512_fmadd_ps(first, a[g], sum[r][g]));
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + r * c->ldc + g * GROUP, sum[r][g]);
+}
+
+static void block_f32(const block_call *c) {
+    for (int64_t row = 0; row < c->rows; row += 8) {
+        int64_t g = 0;
+        while (c->groups - g >= 5 || c->groups - g == 3) {
+            tile_f32(c, row, g, 8, 3);
+            g += 3;
+        }
+        for (; c->groups - g >= 2; g += 2) tile_f32(c, row, g, 8, 2);
+        if (g < c->groups) tile_f32(c, row, g, 8, 1);
+    }
+}
+
+static void block_bf16(const block_call *c) {
+    for (int64_t row = 0; row < c->rows; row += 8) {
+        int64_t g = 0;
+        for (; c->groups - g >= 2; g += 2) tile_bf16(c, row, g, 8, 2);
+        if (g < c->groups) tile_bf16(c, row, g, 8, 1);
+    }
+}
 
 void avx512_linear(linear_micro *m) {
-    (void)m;
+    *m = (linear_micro){
+        .few_x = {few_x, few_x, few_x, few_x},
+        .few = {{few_f32_f32, few_f32_bf16, few_f32_f16, few_f32_e4m3},
+                {few_bf16_f32, few_bf16_bf16, few_bf16_f16, few_bf16_e4m3}},
+        .transposed = {transposed_f32, transposed_bf16, transposed_f16, transposed_e4m3},
+        .group_x = {group_f32, group_bf16},
+        .panel = {{panel_f32_f32, panel_f32_bf16, panel_f32_f16, panel_f32_e4m3},
+                  {panel_bf16_f32, panel_bf16_bf16, panel_bf16_f16, panel_bf16_e4m3}},
+        .block = {block_f32, block_bf16},
+        .store = store,
+    };
 }

@@ -1,0 +1,80 @@
+/* Small pieces of AVX-512 that the products of several levels share. */
+#ifndef HADAL_KERNELS_CPU_AVX512_SIMD_H
+#define HADAL_KERNELS_CPU_AVX512_SIMD_H
+
+#include <immintrin.h>
+#include "kernels/linear_micro.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* The first n (at most 16, 32) lanes. */
+INLINE __mmask16 first16(int64_t n) {
+    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+}
+
+INLINE __mmask32 first32(int64_t n) {
+    return n >= 32 ? (__mmask32)0xffffffffu : (__mmask32)((1u << n) - 1);
+}
+
+INLINE __m512 widen_bf16(__m256i codes) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(codes), 16));
+}
+
+/* 16 E4M3 codes as F32: moved to F16's place they are 2^-8 of their value, except that NaN (0x7f, 0xff) has no such
+ * place there and is made one here. */
+INLINE __m512 widen_e4m3(__m128i codes) {
+    __m256i c = _mm256_cvtepu8_epi16(codes);
+    __m256i magnitude = _mm256_and_si256(c, _mm256_set1_epi16(0x7f));
+    __mmask16 nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
+    __m256i half = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7),
+                                   _mm256_slli_epi16(_mm256_and_si256(c, _mm256_set1_epi16(0x80)), 8));
+    half = _mm256_mask_mov_epi16(half, nan, _mm256_set1_epi16(0x7e00));
+    return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256));
+}
+
+/* Elements i .. i + 15 of a row as F32, zeros where m is. */
+INLINE __m512 load_weights(dtype type, const void *row, int64_t i, __mmask16 m) {
+    if (type == DT_F32) return _mm512_maskz_loadu_ps(m, (const float *)row + i);
+    if (type == DT_E4M3) return widen_e4m3(_mm_maskz_loadu_epi8(m, (const uint8_t *)row + i));
+    __m256i codes = _mm256_maskz_loadu_epi16(m, (const uint16_t *)row + i);
+    return type == DT_BF16 ? widen_bf16(codes) : _mm512_cvtph_ps(codes);
+}
+
+/* To BF16, nearest even, NaN stays NaN: what vcvtneps2bf16 does, but for subnormal numbers. */
+INLINE __m256i round_bf16(__m512 v) {
+    __m512i u = _mm512_castps_si512(v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    up = _mm512_mask_or_epi32(up, nan, u, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
+}
+
+/* 16 rows of 16 numbers of 32 bits become 16 columns. */
+INLINE void transpose16(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+}
+
+#endif
