@@ -24,6 +24,7 @@ status queue_open(queue **out, int threads, const char *level, compute c, error 
 void queue_close(queue *q);
 const char *queue_level(const queue *q);
 int queue_threads(const queue *q);
+status queue_failed(queue *q, error *e); /* ERR_NOMEM once after scratch memory ran out in an operation; else OK */
 compute queue_compute(const queue *q);
 
 /* f(arg, task, thread) for all tasks on the queue's threads. */
@@ -46,6 +47,7 @@ typedef struct product {
     const float *bias; /* [out] or NULL */
     dtype y_type;      /* DT_F32 or DT_BF16 */
     bool transposed, add;
+    bool f32; /* F32 products whatever the queue computes in: the router */
 } product;
 void op_linear(queue *q, const product *list, int count);
 

@@ -1,0 +1,66 @@
+/* A session is one growing sequence: its tokens and what they left in the caches. An engine runs the batches of many
+ * sessions of one model, one batch at a time. */
+#ifndef HADAL_INFER_SESSION_H
+#define HADAL_INFER_SESSION_H
+
+#include <pthread.h>
+#include "model/model.h"
+
+enum { MAX_DRAFTS = OP_FEW_ROWS - 1 }; /* tokens checked in one step stay few rows: bit-identical to one by one */
+
+typedef struct engine {
+    const model *m;
+    workspace ws;
+    mla_form form;
+    int64_t chunk;        /* rows of prompt in one batch */
+    pthread_mutex_t turn; /* held during a batch: the threads of an engine serve one at a time */
+} engine;
+
+status engine_open(engine **out, const model *m, int threads, const char *level, compute c, mla_form form, error *e);
+void engine_close(engine *g);
+
+typedef struct session {
+    engine *g;
+    int64_t capacity, length;         /* tokens that fit, tokens held */
+    int32_t *tokens;                  /* [capacity] */
+    cache_rows (*cache)[CACHE_SLOTS]; /* [layers with MTP layers][slot] */
+    void *memory;                     /* all cache rows: reserved, backed by the system when written */
+    size_t memory_bytes;
+    int64_t rows;  /* rows of logits of the last step: one per checked token */
+    float *logits; /* [rows][vocab]; the last is that of the next token. NULL before the first step */
+    int64_t rows_capacity;
+    /* MTP: the first mtp_length rows of the MTP layer's cache are right; the main model's hidden states of the
+     * positions mtp_length .. length-1 wait in `hidden` for the token that follows them. */
+    bool drafting;
+    int64_t mtp_length;
+    float *hidden; /* [waiting][hidden_size] */
+    int64_t hidden_capacity;
+} session;
+
+status session_open(session **out, engine *g, int64_t capacity, error *e);
+void session_close(session *s);
+uint64_t session_cache_bytes(const session *s); /* of the held tokens */
+
+/* Forgets all but the first n tokens. */
+void session_truncate(session *s, int64_t n);
+
+/* Whether the caches of the MTP layers follow, for session_draft. Switching on forgets the tokens that they do not
+ * cover. */
+void session_set_drafting(session *s, bool on);
+
+/* One or more sessions take new tokens (n[i] >= 1 each) in as few batches as the engine's chunk allows. Each session
+ * then holds logits of its last min(n[i], want[i]) new tokens (want NULL: 1). With `drafting`, MTP caches follow. Token
+ * ids are checked; a full session is ERR_ARG. */
+status sessions_extend(session *const *s, int count, const int32_t *const *tokens, const int64_t *n,
+                       const int64_t *want, error *e);
+
+/* Makes the session hold exactly these tokens: keeps the longest common prefix, computes the rest (at least the last
+ * token). *kept (may be NULL): tokens taken from the cache. A progress function may cancel between chunks. */
+typedef bool session_progress(void *arg, int64_t done, int64_t total); /* false: stop */
+status session_sync(session *s, const int32_t *tokens, int64_t n, int64_t *kept, session_progress *progress, void *arg,
+                    error *e);
+
+/* Drafts up to n tokens that may follow `next`, the token chosen after the last held one. Returns how many. */
+status session_draft(session *s, int32_t next, int n, int32_t *draft, int *count, error *e);
+
+#endif
