@@ -27,8 +27,8 @@ all: $(BUILD)/hadal $(BUILD)/libhadal.a $(BUILD)/libhadal.so
 CPU     := $(BUILD)/src/kernels/cpu
 $(CPU)/avx2/%.o:       ISA := -mavx2 -mfma -mf16c -O3
 $(CPU)/avx512/%.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -O3
-$(CPU)/avx512bf16/%.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512bf16 -O3
-$(CPU)/amx/%.o:        ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512bf16 -mamx-tile -mamx-bf16 -O3
+$(CPU)/avx512bf16/%.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 -O3
+$(CPU)/amx/%.o:        ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16 -O3
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

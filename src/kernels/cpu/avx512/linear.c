@@ -34,8 +34,7 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
         for (int t = 0; t < n; t++) x[t] = load_x(mode, c, t, i, m);
         for (int r = 0; r < R; r++) {
             __m512 v = few_weights(type, mode, w[r], i, scale[r], m);
-            if (((size_t)i * size) % 64 == 0)
-                _mm_prefetch(w[r] + (size_t)R * bytes + (size_t)i * size, _MM_HINT_T1);
+            if (((size_t)i * size) % 64 == 0) _mm_prefetch(w[r] + (size_t)R * bytes + (size_t)i * size, _MM_HINT_T1);
             for (int t = 0; t < n; t++) sum[r][t] = _mm512_fmadd_ps(v, x[t], sum[r][t]);
         }
     }
@@ -62,14 +61,30 @@ INLINE void few(const few_call *c, dtype type, compute mode) {
     }
 }
 
-static void few_f32_f32(const few_call *c) { few(c, DT_F32, COMPUTE_F32); }
-static void few_f32_bf16(const few_call *c) { few(c, DT_BF16, COMPUTE_F32); }
-static void few_f32_f16(const few_call *c) { few(c, DT_F16, COMPUTE_F32); }
-static void few_f32_e4m3(const few_call *c) { few(c, DT_E4M3, COMPUTE_F32); }
-static void few_bf16_f32(const few_call *c) { few(c, DT_F32, COMPUTE_BF16); }
-static void few_bf16_bf16(const few_call *c) { few(c, DT_BF16, COMPUTE_BF16); }
-static void few_bf16_f16(const few_call *c) { few(c, DT_F16, COMPUTE_BF16); }
-static void few_bf16_e4m3(const few_call *c) { few(c, DT_E4M3, COMPUTE_BF16); }
+static void few_f32_f32(const few_call *c) {
+    few(c, DT_F32, COMPUTE_F32);
+}
+static void few_f32_bf16(const few_call *c) {
+    few(c, DT_BF16, COMPUTE_F32);
+}
+static void few_f32_f16(const few_call *c) {
+    few(c, DT_F16, COMPUTE_F32);
+}
+static void few_f32_e4m3(const few_call *c) {
+    few(c, DT_E4M3, COMPUTE_F32);
+}
+static void few_bf16_f32(const few_call *c) {
+    few(c, DT_F32, COMPUTE_BF16);
+}
+static void few_bf16_bf16(const few_call *c) {
+    few(c, DT_BF16, COMPUTE_BF16);
+}
+static void few_bf16_f16(const few_call *c) {
+    few(c, DT_F16, COMPUTE_BF16);
+}
+static void few_bf16_e4m3(const few_call *c) {
+    few(c, DT_E4M3, COMPUTE_BF16);
+}
 
 static void few_x(uint16_t *to, const float *x, int64_t in) {
     int64_t padded = (in + FEW_PAD - 1) / FEW_PAD * FEW_PAD;
@@ -126,10 +141,18 @@ INLINE void transposed(const transposed_call *c, dtype type) {
     else transposed_all(c, type, false);
 }
 
-static void transposed_f32(const transposed_call *c) { transposed(c, DT_F32); }
-static void transposed_bf16(const transposed_call *c) { transposed(c, DT_BF16); }
-static void transposed_f16(const transposed_call *c) { transposed(c, DT_F16); }
-static void transposed_e4m3(const transposed_call *c) { transposed(c, DT_E4M3); }
+static void transposed_f32(const transposed_call *c) {
+    transposed(c, DT_F32);
+}
+static void transposed_bf16(const transposed_call *c) {
+    transposed(c, DT_BF16);
+}
+static void transposed_f16(const transposed_call *c) {
+    transposed(c, DT_F16);
+}
+static void transposed_e4m3(const transposed_call *c) {
+    transposed(c, DT_E4M3);
+}
 
 /* --- many rows: laying out --------------------------------------------------------------------------------------- */
 
@@ -178,13 +201,27 @@ INLINE void panel(const panel_call *c, dtype type, compute mode) {
     }
 }
 
-static void panel_f32_f32(const panel_call *c) { panel(c, DT_F32, COMPUTE_F32); }
-static void panel_f32_bf16(const panel_call *c) { panel(c, DT_BF16, COMPUTE_F32); }
-static void panel_f32_f16(const panel_call *c) { panel(c, DT_F16, COMPUTE_F32); }
-static void panel_f32_e4m3(const panel_call *c) { panel(c, DT_E4M3, COMPUTE_F32); }
-static void panel_bf16_f32(const panel_call *c) { panel(c, DT_F32, COMPUTE_BF16); }
-static void panel_bf16_f16(const panel_call *c) { panel(c, DT_F16, COMPUTE_BF16); }
-static void panel_bf16_e4m3(const panel_call *c) { panel(c, DT_E4M3, COMPUTE_BF16); }
+static void panel_f32_f32(const panel_call *c) {
+    panel(c, DT_F32, COMPUTE_F32);
+}
+static void panel_f32_bf16(const panel_call *c) {
+    panel(c, DT_BF16, COMPUTE_F32);
+}
+static void panel_f32_f16(const panel_call *c) {
+    panel(c, DT_F16, COMPUTE_F32);
+}
+static void panel_f32_e4m3(const panel_call *c) {
+    panel(c, DT_E4M3, COMPUTE_F32);
+}
+static void panel_bf16_f32(const panel_call *c) {
+    panel(c, DT_F32, COMPUTE_BF16);
+}
+static void panel_bf16_f16(const panel_call *c) {
+    panel(c, DT_F16, COMPUTE_BF16);
+}
+static void panel_bf16_e4m3(const panel_call *c) {
+    panel(c, DT_E4M3, COMPUTE_BF16);
+}
 
 static void panel_bf16_bf16(const panel_call *c) { /* nothing to widen: a copy */
     int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;

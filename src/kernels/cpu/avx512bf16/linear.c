@@ -1,6 +1,281 @@
-/* Products with avx512bf16. */
-#include "kernels/linear_micro.h"
+/* Products of BF16 numbers with vdpbf16ps, which multiplies pairs and adds them up in F32. F32 products stay as
+ * AVX-512 does them. */
+#include "kernels/cpu/avx512/simd.h"
+
+INLINE __m512 dot_pairs(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+INLINE __m512i to_bf16(__m512 low, __m512 high) {
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* --- E4M3 to BF16 by table ---------------------------------------------------------------------------------------
+ * Every E4M3 number is a BF16 number: its upper and its lower byte are looked up by the 7 bits below the sign, 64 at
+ * once. Interleaving the bytes leaves the order that split_order gives to x. */
+typedef struct e4m3_table {
+    __m512i upper[2], lower[2]; /* of codes 0..63 and 64..127 */
+} e4m3_table;
+
+INLINE e4m3_table e4m3_bytes(void) {
+    uint8_t upper[128], lower[128];
+    for (int code = 0; code < 128; code += 16) {
+        __m128i codes = _mm_add_epi8(_mm_set1_epi8((char)code),
+                                     _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        __m512i bits = _mm512_castps_si512(widen_e4m3(codes));
+        _mm_storeu_si128((__m128i *)(upper + code), _mm512_cvtepi32_epi8(_mm512_srli_epi32(bits, 24)));
+        _mm_storeu_si128((__m128i *)(lower + code), _mm512_cvtepi32_epi8(_mm512_srli_epi32(bits, 16)));
+    }
+    return (e4m3_table){{_mm512_loadu_si512(upper), _mm512_loadu_si512(upper + 64)},
+                        {_mm512_loadu_si512(lower), _mm512_loadu_si512(lower + 64)}};
+}
+
+INLINE void e4m3_look_up(const e4m3_table *t, __m512i codes, __m512i out[2]) {
+    __m512i upper = _mm512_permutex2var_epi8(t->upper[0], codes, t->upper[1]);
+    __m512i lower = _mm512_permutex2var_epi8(t->lower[0], codes, t->lower[1]);
+    upper = _mm512_ternarylogic_epi64(upper, codes, _mm512_set1_epi8((char)0x80), 0xf8); /* upper | codes & 0x80 */
+    out[0] = _mm512_unpacklo_epi8(lower, upper);
+    out[1] = _mm512_unpackhi_epi8(lower, upper);
+}
+
+/* 64 numbers in order as two vectors whose eighths alternate, and back. */
+INLINE void split_order(__m512i v[2]) {
+    __m512i a = _mm512_permutex2var_epi64(v[0], _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13), v[1]);
+    v[1] = _mm512_permutex2var_epi64(v[0], _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15), v[1]);
+    v[0] = a;
+}
+
+INLINE void plain_order(__m512i v[2]) {
+    __m512i a = _mm512_permutex2var_epi64(v[0], _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), v[1]);
+    v[1] = _mm512_permutex2var_epi64(v[0], _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), v[1]);
+    v[0] = a;
+}
+
+/* --- few rows (see avx512/linear.c for the plan) ------------------------------------------------------------------ */
+
+INLINE void few_x(uint16_t *to, const float *x, int64_t in, bool split) {
+    int64_t padded = (in + FEW_PAD - 1) / FEW_PAD * FEW_PAD;
+    for (int64_t i = 0; i < padded; i += 64) {
+        __m512 v[4];
+        for (int j = 0; j < 4; j++) {
+            int64_t at = i + 16 * j;
+            v[j] = _mm512_maskz_loadu_ps(at < in ? first16(in - at) : 0, x + (at < in ? at : 0));
+        }
+        __m512i out[2] = {to_bf16(v[0], v[1]), to_bf16(v[2], v[3])};
+        if (split) split_order(out);
+        _mm512_storeu_si512(to + i, out[0]);
+        _mm512_storeu_si512(to + i + 32, out[1]);
+    }
+}
+
+static void few_x_plain(uint16_t *to, const float *x, int64_t in) {
+    few_x(to, x, in, false);
+}
+static void few_x_split(uint16_t *to, const float *x, int64_t in) {
+    few_x(to, x, in, true);
+}
+
+/* 32 weights from element i on as BF16. */
+INLINE __m512i pairs(dtype type, const char *w, int64_t i, int64_t left) {
+    if (type == DT_BF16) {
+        const uint16_t *p = (const uint16_t *)w + i;
+        return left >= 32 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16(first32(left), p);
+    }
+    return to_bf16(load_weights(type, w, i, first16(left)),
+                   load_weights(type, w, i + 16, left > 16 ? first16(left - 16) : 0));
+}
+
+INLINE void few_rows(const few_call *c, dtype type, int64_t row, int R, int n) {
+    __m512 sum[8][OP_FEW_ROWS];
+    const char *w[8];
+    size_t size = dtype_size(type), bytes = (size_t)c->in * size;
+    const uint16_t *x = c->x;
+    for (int r = 0; r < R; r++) {
+        w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
+        for (int t = 0; t < n; t++) sum[r][t] = _mm512_setzero_ps();
+    }
+    for (int64_t i = 0; i < c->in; i += 32) {
+        for (int r = 0; r < R; r++) {
+            __m512i v = pairs(type, w[r], i, c->in - i);
+            _mm_prefetch(w[r] + (size_t)R * bytes + (size_t)i * size, _MM_HINT_T1);
+            for (int t = 0; t < n; t++) sum[r][t] = dot_pairs(sum[r][t], v, _mm512_loadu_si512(x + t * c->ldx + i));
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < n; t++) c->y[t * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
+}
+
+INLINE void few_n(const few_call *c, dtype type, int R, int n) {
+    int64_t row = 0;
+    for (; row + R <= c->rows; row += R) few_rows(c, type, row, R, n);
+    for (; row < c->rows; row++) few_rows(c, type, row, 1, n);
+}
+
+INLINE void few(const few_call *c, dtype type) {
+    switch (c->n) {
+    case 1: few_n(c, type, 8, 1); break;
+    case 2: few_n(c, type, 8, 2); break;
+    case 3: few_n(c, type, 4, 3); break;
+    case 4: few_n(c, type, 4, 4); break;
+    case 5: few_n(c, type, 4, 5); break;
+    case 6: few_n(c, type, 4, 6); break;
+    case 7: few_n(c, type, 2, 7); break;
+    default: few_n(c, type, 2, 8); break;
+    }
+}
+
+static void few_f32(const few_call *c) {
+    few(c, DT_F32);
+}
+static void few_bf16(const few_call *c) {
+    few(c, DT_BF16);
+}
+static void few_f16(const few_call *c) {
+    few(c, DT_F16);
+}
+
+/* E4M3: sums of 128 columns times their scale. */
+INLINE void scaled_rows(const few_call *c, const e4m3_table *table, int64_t row, int R, int n) {
+    __m512 total[8][OP_FEW_ROWS];
+    const char *w[8];
+    const float *scale[8];
+    const uint16_t *x = c->x;
+    for (int r = 0; r < R; r++) {
+        w[r] = (const char *)c->w + (row + r) * c->in;
+        scale[r] = c->scale + (c->row + row + r) / FP8_BLOCK * c->scale_stride;
+        for (int t = 0; t < n; t++) total[r][t] = _mm512_setzero_ps();
+    }
+    for (int64_t b = 0; b < c->in; b += FP8_BLOCK) {
+        for (int r = 0; r < R; r++) {
+            __m512 sum[OP_FEW_ROWS], s = _mm512_set1_ps(scale[r][b / FP8_BLOCK]);
+            for (int t = 0; t < n; t++) sum[t] = _mm512_setzero_ps();
+            for (int64_t i = b; i < b + FP8_BLOCK; i += 64) {
+                int64_t left = c->in - i;
+                __mmask64 m = left >= 64 ? ~(__mmask64)0 : left > 0 ? ((__mmask64)1 << left) - 1 : 0;
+                __m512i codes = left >= 64 ? _mm512_loadu_si512(w[r] + i) : _mm512_maskz_loadu_epi8(m, w[r] + i), v[2];
+                _mm_prefetch(w[r] + R * c->in + i, _MM_HINT_T1);
+                e4m3_look_up(table, codes, v);
+                for (int t = 0; t < n; t++) {
+                    const uint16_t *at = x + t * c->ldx + i;
+                    sum[t] = dot_pairs(sum[t], v[0], _mm512_loadu_si512(at));
+                    sum[t] = dot_pairs(sum[t], v[1], _mm512_loadu_si512(at + 32));
+                }
+            }
+            for (int t = 0; t < n; t++) total[r][t] = _mm512_fmadd_ps(sum[t], s, total[r][t]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < n; t++) c->y[t * c->ldy + row + r] = _mm512_reduce_add_ps(total[r][t]);
+}
+
+INLINE void scaled_n(const few_call *c, const e4m3_table *table, int R, int n) {
+    int64_t row = 0;
+    for (; row + R <= c->rows; row += R) scaled_rows(c, table, row, R, n);
+    for (; row < c->rows; row++) scaled_rows(c, table, row, 1, n);
+}
+
+static void few_e4m3(const few_call *c) {
+    e4m3_table table = e4m3_bytes();
+    switch (c->n) {
+    case 1: scaled_n(c, &table, 8, 1); break;
+    case 2: scaled_n(c, &table, 4, 2); break;
+    case 3: scaled_n(c, &table, 4, 3); break;
+    case 4: scaled_n(c, &table, 4, 4); break;
+    case 5: scaled_n(c, &table, 2, 5); break;
+    case 6: scaled_n(c, &table, 2, 6); break;
+    case 7: scaled_n(c, &table, 2, 7); break;
+    default: scaled_n(c, &table, 2, 8); break;
+    }
+}
+
+/* --- many rows --------------------------------------------------------------------------------------------------- */
+
+static void group_bf16(void *to, const float *x, int64_t ldx, int64_t n, int64_t in) {
+    uint16_t *p = to;
+    int64_t padded = (in + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < padded; i += 32, p += 32 * GROUP) {
+        __mmask16 low = first16(in - i), high = in - i > 16 ? first16(in - i - 16) : 0;
+        __m512i r[16]; /* 16 pairs of a token */
+        for (int t = 0; t < 16; t++) {
+            const float *row = x + (t < n ? t : 0) * ldx + i;
+            r[t] =
+                to_bf16(_mm512_maskz_loadu_ps(t < n ? low : 0, row), _mm512_maskz_loadu_ps(t < n ? high : 0, row + 16));
+        }
+        transpose16(r);
+        for (int k = 0; k < 16; k++) _mm512_storeu_si512(p + k * 2 * GROUP, r[k]);
+    }
+}
+
+/* The value times its scale, rounded to BF16: what a checkpoint converted to BF16 holds. */
+static void panel_e4m3(const panel_call *c) {
+    e4m3_table table = e4m3_bytes();
+    int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t r = 0; r < rows; r++) {
+        bool real = r < c->rows;
+        const uint8_t *w = (const uint8_t *)c->w + (real ? r : 0) * c->in + c->first;
+        const float *scale = c->scale + (real ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
+        uint16_t *to = (uint16_t *)c->panel + r * c->ld;
+        for (int64_t i = 0; i < k; i += 64) {
+            int64_t left = real ? c->k - i : 0;
+            __mmask64 m = left >= 64 ? ~(__mmask64)0 : left > 0 ? ((__mmask64)1 << left) - 1 : 0;
+            __m512i v[2];
+            e4m3_look_up(&table, _mm512_maskz_loadu_epi8(m, w + i), v);
+            plain_order(v);
+            __m512 s = _mm512_set1_ps(left > 0 ? scale[(c->first + i) / FP8_BLOCK] : 0);
+            for (int j = 0; j < 2 && i + 32 * j < k; j++) {
+                __m512 low = widen_bf16(_mm512_castsi512_si256(v[j]));
+                __m512 high = widen_bf16(_mm512_extracti64x4_epi64(v[j], 1));
+                _mm512_storeu_si512(to + i + 32 * j, to_bf16(_mm512_mul_ps(low, s), _mm512_mul_ps(high, s)));
+            }
+        }
+    }
+}
+
+INLINE void tile(const block_call *c, int64_t row, int64_t group, int R, int G) {
+    const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
+    float *to = c->c + row * c->ldc + group * GROUP;
+    __m512 sum[16][3];
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++)
+            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * c->ldc + g * GROUP);
+    for (int64_t k = 0; k < c->k; k += 2) {
+        __m512i v[3];
+        for (int g = 0; g < G; g++) v[g] = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
+        for (int r = 0; r < R; r++) {
+            int32_t two;
+            memcpy(&two, w + r * c->ldw + k, 4);
+            __m512i pair = _mm512_set1_epi32(two);
+            for (int g = 0; g < G; g++) sum[r][g] = dot_pairs(sum[r][g], pair, v[g]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + r * c->ldc + g * GROUP, sum[r][g]);
+}
+
+static void block(const block_call *c) {
+    for (int64_t row = 0; row < c->rows; row += 16) {
+        int64_t g = 0;
+        while (c->groups - g >= 5 || c->groups - g == 3) {
+            tile(c, row, g, 8, 3);
+            tile(c, row + 8, g, 8, 3);
+            g += 3;
+        }
+        for (; c->groups - g >= 2; g += 2) {
+            tile(c, row, g, 8, 2);
+            tile(c, row + 8, g, 8, 2);
+        }
+        if (g < c->groups) tile(c, row, g, 16, 1);
+    }
+}
 
 void avx512bf16_linear(linear_micro *m) {
-    (void)m;
+    m->few_x[DT_F32] = m->few_x[DT_BF16] = m->few_x[DT_F16] = few_x_plain;
+    m->few_x[DT_E4M3] = few_x_split;
+    m->few[COMPUTE_BF16][DT_F32] = few_f32;
+    m->few[COMPUTE_BF16][DT_BF16] = few_bf16;
+    m->few[COMPUTE_BF16][DT_F16] = few_f16;
+    m->few[COMPUTE_BF16][DT_E4M3] = few_e4m3;
+    m->group_x[COMPUTE_BF16] = group_bf16;
+    m->panel[COMPUTE_BF16][DT_E4M3] = panel_e4m3;
+    m->block[COMPUTE_BF16] = block;
 }
