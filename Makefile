@@ -6,7 +6,7 @@ WARN    := -Wall -Wextra -Wpedantic
 OPT     ?= -O2 -g
 CFLAGS  ?= $(OPT)
 override CFLAGS += -std=c11 -D_DEFAULT_SOURCE -fPIC -fno-math-errno $(WARN) -Iinclude -Isrc -MMD -MP
-LDLIBS  := -ljansson -lpcre2-8 -ldnnl -lreadline -lm -lpthread
+LDLIBS  := -ljansson -lpcre2-8 -lutf8proc -ldnnl -lreadline -lm -lpthread
 
 # make test SAN=1: address and undefined-behaviour sanitizers, in a build folder of their own
 ifdef SAN
