@@ -1,0 +1,117 @@
+/* hadal bench: the speed of a model, or of the machine, as measured here and now. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cli/commands.h"
+#include "cli/generate.h"
+#include "cli/table.h"
+#include "cli/term.h"
+
+typedef struct settings {
+    int prompt, generate, depth, repeat;
+    const char *threads, *compute, *kernels;
+    bool machine, json;
+} settings;
+
+#define AT(field) offsetof(settings, field)
+static const option rows[] = {
+    {"prompt", 'p', "N", OPT_INT, AT(prompt), 1, 1 << 30, "tokens of the prompt; default 512"},
+    {"generate", 'n', "N", OPT_INT, AT(generate), 1, 1 << 30, "tokens to generate; default 64"},
+    {"depth", 'd', "N", OPT_INT, AT(depth), 0, 1 << 30, "tokens in the cache beforehand; default 0"},
+    {"repeat", 'r', "N", OPT_INT, AT(repeat), 1, 1000, "measurements, of which the median counts; default 3"},
+    {"threads", 't', "N,N..", OPT_TEXT, AT(threads), 0, 0, "measures with each of these numbers of threads"},
+    {"compute", 0, "bf16|f32", OPT_TEXT, AT(compute), 0, 0, "type of the operands of matrix products"},
+    {"kernels", 0, "portable|avx2|avx512|avx512bf16|amx", OPT_TEXT, AT(kernels), 0, 0,
+     "instructions to use; default: the best of the machine"},
+    {"machine", 0, NULL, OPT_SWITCH, AT(machine), 0, 0,
+     "memory bandwidth and peak of matrix products, without a model"},
+    {"json", 0, NULL, OPT_SWITCH, AT(json), 0, 0, "JSON: a list with an object for each number of threads"},
+    {0},
+};
+#undef AT
+
+enum { MOST_THREADS = 32 };
+
+/* "1,2,4"; nothing gives one 0, which is every processor. */
+static int parse_threads(const char *text, int *threads, int *n) {
+    *n = 0;
+    if (!text) threads[(*n)++] = 0;
+    for (const char *p = text; p && *n < MOST_THREADS;) {
+        char *end;
+        errno = 0;
+        long v = strtol(p, &end, 10);
+        if (end == p || errno || v < 0 || v > 4096 || (*end && *end != ','))
+            return wrong("--threads is '%s', wanted numbers such as 1,2,4; try 'hadal bench --help'", text);
+        threads[(*n)++] = (int)v;
+        p = *end ? end + 1 : NULL;
+    }
+    return EXIT_FINE;
+}
+
+static int measure_machine(const settings *o, int threads, json_t **out) {
+    hadal_error e = {0};
+    char *text = NULL;
+    if (hadal_bench_machine(threads, o->kernels, &text, &e)) return report(&e);
+    return parse_own_json(out, text);
+}
+
+static int measure_model(const settings *o, const char *folder, int threads, json_t **out) {
+    hadal_error e = {0};
+    hadal_model *m;
+    char *text = NULL;
+    int code = open_model(&m, folder, &(machine_options){threads, o->compute, o->kernels});
+    if (code) return code;
+    progress p = {.what = "measuring"};
+    hadal_bench_options b = {.size = sizeof b,
+                             .prompt = o->prompt,
+                             .generate = o->generate,
+                             .depth = o->depth,
+                             .repeat = o->repeat,
+                             .progress = progress_call,
+                             .progress_arg = &p};
+    int st = hadal_bench(m, &b, &text, &e);
+    progress_end(&p);
+    hadal_model_close(m);
+    return st ? report(&e) : parse_own_json(out, text);
+}
+
+static int run(void *given, int n, char **args) {
+    const settings *o = given;
+    int threads[MOST_THREADS], many;
+    if (o->machine && n) return wrong("--machine measures no model; try 'hadal bench --help'");
+    if (!o->machine && !n) return wrong("MODEL is missing; try 'hadal bench --help'");
+    int code = parse_threads(o->threads, threads, &many);
+    if (code) return code;
+    term_catch_interrupt();
+    json_t *all = json_array();
+    for (int i = 0; i < many && !code; i++) {
+        json_t *one = NULL;
+        code = o->machine ? measure_machine(o, threads[i], &one) : measure_model(o, args[0], threads[i], &one);
+        if (code) break;
+        if (!o->json) {
+            if (i) putchar('\n');
+            print_table(one);
+            fflush(stdout);
+        }
+        json_array_append_new(all, one);
+        if (term_interrupts) code = EXIT_INTERRUPTED;
+    }
+    if (!code && o->json) code = print_json(all);
+    json_decref(all);
+    return code;
+}
+
+const command command_bench = {
+    .name = "bench",
+    .arguments = "[MODEL]",
+    .summary = "measures the speed of a model or of the machine",
+    .more = "Prompt processing and generation, with the share of what the machine could do at most.",
+    .examples = "hadal bench ./DeepSeek-V2-Lite\n"
+                "hadal bench ./DeepSeek-V2-Lite --prompt 2048 --generate 128 --threads 1,8,32 --json\n"
+                "hadal bench --machine",
+    .groups = {{"Options", rows, 0}},
+    .max_args = 1,
+    .size = sizeof(settings),
+    .run = run,
+};

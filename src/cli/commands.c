@@ -1,0 +1,8 @@
+/* The table of subcommands, in the order of the help. */
+#include "cli/commands.h"
+
+const command *const commands[] = {
+    &command_run_model, &command_chat,    &command_info,  &command_tokenize, &command_convert,
+    &command_init,      &command_check,   &command_trace, &command_bench,    &command_completion,
+    &command_help_on,   &command_version, NULL,
+};

@@ -1,0 +1,228 @@
+#include "cli/generate.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include "base/clock.h"
+#include "cli/term.h"
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+#define AT(field) offsetof(machine_options, field)
+const option machine_rows[] = {
+    {"threads", 't', "N", OPT_INT, AT(threads), 0, 4096, "threads; 0: one per processor (default)"},
+    {"compute", 0, "bf16|f32", OPT_TEXT, AT(compute), 0, 0, "type of the operands of matrix products"},
+    {"kernels", 0, "portable|avx2|avx512|avx512bf16|amx", OPT_TEXT, AT(kernels), 0, 0,
+     "instructions to use; default: the best of the machine"},
+    {0},
+};
+#undef AT
+
+int open_model(hadal_model **out, const char *folder, const machine_options *o) {
+    int code = need_model(folder);
+    if (code) return code;
+    hadal_error e = {0};
+    progress p = {.what = "reading the model", .bytes = true};
+    hadal_model_options mo = {.size = sizeof mo,
+                              .threads = o->threads,
+                              .compute = o->compute,
+                              .kernels = o->kernels,
+                              .progress = progress_call,
+                              .progress_arg = &p};
+    int st = hadal_model_open(out, folder, &mo, &e);
+    progress_end(&p);
+    return st ? report(&e) : EXIT_FINE;
+}
+
+/* ---- sampling -------------------------------------------------------------------------------------------------- */
+
+#define AT(field) offsetof(sampling_options, field)
+const option sampling_rows[] = {
+    {"max-tokens", 'n', "N", OPT_INT, AT(max_tokens), 0, 1 << 30, "longest answer; 0: until the context is full"},
+    {"temperature", 0, "T", OPT_REAL, AT(temperature), 0, 100, "0: always the most likely token"},
+    {"top-k", 0, "K", OPT_INT, AT(top_k), 0, 1 << 30, "among the K most likely tokens; 0: off"},
+    {"top-p", 0, "P", OPT_REAL, AT(top_p), 0, 1, "among the tokens that make up this probability; 1: off"},
+    {"min-p", 0, "P", OPT_REAL, AT(min_p), 0, 1, "among tokens at least P times as likely as the first; 0: off"},
+    {"repetition-penalty", 0, "X", OPT_REAL, AT(repetition_penalty), 0, 100, "divides what came before; 1: off"},
+    {"presence-penalty", 0, "X", OPT_REAL, AT(presence_penalty), -100, 100, "subtracted from what was said; 0: off"},
+    {"frequency-penalty", 0, "X", OPT_REAL, AT(frequency_penalty), -100, 100, "the same for each time it was said"},
+    {"seed", 0, "N", OPT_SEED, AT(seed), 0, 0, "same seed, same answer; default: another each time"},
+    {"stop", 0, "TEXT", OPT_TEXTS, AT(stop), 0, 0, "ends the answer before this text (several are possible)"},
+    {"ignore-eos", 0, NULL, OPT_SWITCH, AT(ignore_eos), 0, 0, "goes on after the end-of-text token"},
+    {"drafts", 0, "N", OPT_INT, AT(drafts), 0, 16, "speculative decoding: N tokens drafted by the MTP layer a step"},
+    {0},
+};
+#undef AT
+
+void sampling_of(hadal_sampling *out, const hadal_model *m, const sampling_options *o) {
+    *out = (hadal_sampling){.size = sizeof *out};
+    hadal_sampling_defaults(m, out);
+    out->size = sizeof *out;
+    if (o->max_tokens >= 0) out->max_tokens = o->max_tokens;
+    if (o->top_k >= 0) out->top_k = o->top_k;
+    if (o->drafts >= 0) out->drafts = o->drafts;
+    if (o->temperature >= 0) out->temperature = (float)o->temperature;
+    if (o->top_p >= 0) out->top_p = (float)o->top_p;
+    if (o->min_p >= 0) out->min_p = (float)o->min_p;
+    if (o->repetition_penalty >= 0) out->repetition_penalty = (float)o->repetition_penalty;
+    if (o->presence_penalty != 0) out->presence_penalty = (float)o->presence_penalty;
+    if (o->frequency_penalty != 0) out->frequency_penalty = (float)o->frequency_penalty;
+    if (o->stop.n) {
+        out->stop = o->stop.v;
+        out->n_stop = o->stop.n;
+    }
+    out->ignore_eos = o->ignore_eos;
+    if (o->seed.given) out->seed = o->seed.value;
+    else {
+        uint32_t word = 0; /* 32 bits are enough, and every JSON reader keeps them exactly */
+        if (getrandom(&word, sizeof word, 0) != (ssize_t)sizeof word) word = (uint32_t)(clock_seconds() * 1e6);
+        out->seed = word;
+    }
+}
+
+/* ---- one answer on the screen ---------------------------------------------------------------------------------- */
+
+void answer_begin(answer *a, bool thinking, bool hide) {
+    *a = (answer){.state = thinking ? ANSWER_THINKING : ANSWER_START, .hide = hide};
+}
+
+static void drop(str *s, size_t n) {
+    memmove(s->p, s->p + n, s->n - n + 1);
+    s->n -= n;
+}
+
+static bool is_space(char c) {
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/* Length of the longest end of s that begins `tag` without being all of it. */
+static size_t partial(const str *s, const char *tag) {
+    size_t k = strlen(tag) - 1;
+    if (k > s->n) k = s->n;
+    while (k && memcmp(s->p + s->n - k, tag, k) != 0) k--;
+    return k;
+}
+
+static void emit(answer *a, size_t n, bool thinking) {
+    if (!(thinking && a->hide)) term_write(stdout, a->held.p, n, thinking);
+    drop(&a->held, n);
+}
+
+/* One step of the small machine; false when it waits for more text. */
+static bool advance(answer *a, bool last) {
+    str *h = &a->held;
+    size_t blank = 0;
+    if (!h->n) return false;
+    switch (a->state) {
+    case ANSWER_START: /* does the answer itself open the reasoning? */
+        while (blank < h->n && is_space(h->p[blank])) blank++;
+        if (strncmp(h->p + blank, "<think>", 7) == 0) a->state = ANSWER_THINKING;
+        else if (!last && strncmp("<think>", h->p + blank, h->n - blank) == 0) return false;
+        else a->state = ANSWER_SAYING;
+        return true;
+    case ANSWER_THINKING: {
+        const char *close = strstr(h->p, "</think>");
+        if (close) {
+            emit(a, (size_t)(close - h->p) + 8, true);
+            a->state = a->hide ? ANSWER_GAP : ANSWER_SAYING;
+            return true;
+        }
+        emit(a, h->n - (last ? 0 : partial(h, "</think>")), true);
+        return false;
+    }
+    case ANSWER_GAP: /* nothing was shown, so the empty lines after it say nothing */
+        while (blank < h->n && is_space(h->p[blank])) blank++;
+        drop(h, blank);
+        if (h->n) a->state = ANSWER_SAYING;
+        return h->n > 0;
+    case ANSWER_SAYING: emit(a, h->n, false); return false;
+    }
+    return false;
+}
+
+void answer_add(answer *a, const char *p, size_t n) {
+    str_add(&a->held, p, n);
+    if (a->held.failed) return;
+    while (advance(a, false)) {}
+    fflush(stdout);
+}
+
+void answer_end(answer *a) {
+    if (!a->held.failed)
+        while (advance(a, true)) {}
+    fflush(stdout);
+    str_free(&a->held);
+}
+
+/* ---- generating ------------------------------------------------------------------------------------------------ */
+
+int generator_open(generator *g, hadal_model *m, int context) {
+    *g = (generator){.model = m};
+    hadal_error e = {0};
+    return hadal_session_open(&g->session, m, context, &e) ? report(&e) : EXIT_FINE;
+}
+
+void generator_close(generator *g) {
+    hadal_session_close(g->session);
+    free(g->held);
+    *g = (generator){0};
+}
+
+int generator_prefill(generator *g, const int32_t *ids, int n, double *seconds, int *cached, hadal_error *e) {
+    enum { PIECE = 512 };
+    double start = clock_seconds();
+    progress p = {.what = "reading the prompt"};
+    int done = 0, st = HADAL_OK;
+    int length = hadal_session_length(g->session);
+    while (done < n - 1 && done < g->n_held && done < length && ids[done] == g->held[done]) done++;
+    *cached = done;
+    progress_call(&p, (uint64_t)done, (uint64_t)n, NULL);
+    while (!st && n - done > PIECE) {
+        done += PIECE;
+        st = hadal_session_sync(g->session, ids, done, e);
+        if (!st && progress_call(&p, (uint64_t)done, (uint64_t)n, NULL)) {
+            *e = (hadal_error){.code = HADAL_ERR_CANCELLED};
+            st = HADAL_ERR_CANCELLED;
+        }
+    }
+    progress_end(&p);
+    *seconds = clock_seconds() - start;
+    return st;
+}
+
+/* Remembers what the session holds now, for the next prefill. Too little memory only means less is known. */
+static void remember(generator *g, const int32_t *ids, int n, const hadal_result *r) {
+    size_t all = (size_t)n + (size_t)r->n_ids;
+    free(g->held);
+    g->held = malloc((all ? all : 1) * sizeof *g->held);
+    g->n_held = g->held ? (int)all : 0;
+    if (!g->held) return;
+    memcpy(g->held, ids, (size_t)n * sizeof *ids);
+    if (r->n_ids) memcpy(g->held + n, r->ids, (size_t)r->n_ids * sizeof *ids);
+}
+
+int generator_answer(generator *g, const int32_t *ids, int n, const hadal_sampling *o, hadal_on_token *f, void *arg,
+                     hadal_result *out, hadal_error *e) {
+    double seconds = 0;
+    int cached = 0;
+    *out = (hadal_result){0};
+    int st = generator_prefill(g, ids, n, &seconds, &cached, e);
+    if (!st) st = hadal_generate(g->session, ids, n, o, f, arg, out, e);
+    if (st && st != HADAL_ERR_CANCELLED) return st;
+    remember(g, ids, n, out);
+    out->prompt_seconds += seconds;
+    if (out->cached_tokens > cached) out->cached_tokens = cached;
+    return st;
+}
+
+void describe_result(str *out, const hadal_result *r) {
+    int read = r->prompt_tokens - r->cached_tokens;
+    str_addf(out, "prompt %d tokens", r->prompt_tokens);
+    if (r->cached_tokens) str_addf(out, " (%d cached)", r->cached_tokens);
+    if (r->prompt_seconds > 0) str_addf(out, ", %.1f tokens/s", read / r->prompt_seconds);
+    str_addf(out, ", first token after %.2f s; answer %d tokens", r->prompt_seconds, r->n_ids);
+    if (r->n_ids > 1 && r->seconds > 0) str_addf(out, ", %.1f tokens/s", (r->n_ids - 1) / r->seconds);
+    if (r->draft_proposed)
+        str_addf(out, "; drafts %d of %d accepted (%.0f %%)", r->draft_accepted, r->draft_proposed,
+                 100.0 * r->draft_accepted / r->draft_proposed);
+}

@@ -1,0 +1,72 @@
+/* Opening a model and generating from it: options, progress, one answer as it comes, and what it cost.
+ * Shared by the commands that load a model. */
+#ifndef HADAL_CLI_GENERATE_H
+#define HADAL_CLI_GENERATE_H
+
+#include "base/str.h"
+#include "cli/cli.h"
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+typedef struct machine_options {
+    int threads;
+    const char *compute, *kernels;
+} machine_options;
+extern const option machine_rows[];
+
+/* Opens with a progress line; EXIT_FINE, or says what is wrong and gives the exit code. */
+int open_model(hadal_model **out, const char *folder, const machine_options *o);
+
+/* ---- sampling -------------------------------------------------------------------------------------------------- */
+
+typedef struct sampling_options { /* negative: the checkpoint's default */
+    int max_tokens, top_k, drafts;
+    double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    seed seed;
+    texts stop;
+    bool ignore_eos;
+} sampling_options;
+#define SAMPLING_DEFAULTS                                                                         \
+    {                                                                                             \
+        .max_tokens = -1, .top_k = -1, .drafts = -1, .temperature = -1, .top_p = -1, .min_p = -1, \
+        .repetition_penalty = -1                                                                  \
+    }
+extern const option sampling_rows[];
+
+/* The checkpoint's defaults with o over them. Borrows o's stop texts. Without a seed the answer is a new one each
+ * time. */
+void sampling_of(hadal_sampling *out, const hadal_model *m, const sampling_options *o);
+
+/* ---- one answer on the screen ---------------------------------------------------------------------------------- */
+
+/* Writes the pieces of an answer to stdout: the reasoning (up to </think>) dimmed on a terminal, or left out. */
+typedef struct answer {
+    enum { ANSWER_START, ANSWER_THINKING, ANSWER_GAP, ANSWER_SAYING } state;
+    bool hide;
+    str held; /* what may turn out to be the beginning of a tag */
+} answer;
+void answer_begin(answer *a, bool thinking, bool hide);
+void answer_add(answer *a, const char *p, size_t n);
+void answer_end(answer *a); /* what is held comes out; releases */
+
+/* ---- generating ------------------------------------------------------------------------------------------------ */
+
+/* A session and what it holds. The prompt is computed in pieces, so that there is progress to show and Ctrl-C is
+ * heard before the first token. */
+typedef struct generator {
+    hadal_model *model;
+    hadal_session *session;
+    int32_t *held; /* tokens of the last prompt and answer */
+    int n_held;
+} generator;
+int generator_open(generator *g, hadal_model *m, int context); /* EXIT_FINE, or says why not */
+void generator_close(generator *g);
+/* Computes the prompt but for its last token; *seconds and *cached tell what that took and what was there already. */
+int generator_prefill(generator *g, const int32_t *ids, int n, double *seconds, int *cached, hadal_error *e);
+int generator_answer(generator *g, const int32_t *ids, int n, const hadal_sampling *o, hadal_on_token *f, void *arg,
+                     hadal_result *out, hadal_error *e);
+
+/* "12 tokens in, 85 tokens/s; ..." */
+void describe_result(str *out, const hadal_result *r);
+
+#endif
