@@ -48,7 +48,8 @@ $(BUILD)/libhadal.a: $(LIBOBJ)
 $(BUILD)/libhadal.so: $(BUILD)/libhadal.a
 	$(CC) -shared -Wl,-soname,libhadal.so.0 $(LDFLAGS) -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive $(LDLIBS)
 
-$(BUILD)/hadal: $(CLIOBJ) $(BUILD)/libhadal.a
+# The library shows nothing of base/, so the program brings its own copy.
+$(BUILD)/hadal: $(CLIOBJ) $(filter $(BUILD)/src/base/%,$(LIBOBJ)) $(BUILD)/libhadal.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/internal.a
