@@ -147,6 +147,8 @@ typedef struct hadal_sampling {
     int ignore_eos;
     int logprobs; /* > 0: that many most likely tokens with each token (at most 20); -1: the chosen one's only */
     int drafts;   /* > 0: MTP speculative decoding with that many drafted tokens a step (greedy and sampled) */
+    hadal_progress *progress; /* called with tokens while a prompt is read; cancelling is HADAL_ERR_CANCELLED */
+    void *progress_arg;
 } hadal_sampling;
 
 /* Defaults from the checkpoint's generation_config.json (do_sample false means temperature 0). */

@@ -32,13 +32,14 @@ static const option rows[] = {
 typedef struct chat {
     const settings *o;
     hadal_model *model;
-    generator generator;
+    hadal_session *session;
     int context;
     json_t *messages, *options;
     line_reader in;
     answer answer;
-    char last;        /* the last character shown */
-    uint64_t answers; /* so far: each has a seed of its own */
+    progress progress; /* of the prompt */
+    char last;         /* the last character shown */
+    uint64_t answers;  /* so far: each has a seed of its own */
     hadal_sampling sampling;
     int total_tokens;
     double total_seconds;
@@ -54,6 +55,7 @@ static void say(const char *text) {
 
 static int on_token(void *arg, const hadal_token *t) {
     chat *c = arg;
+    progress_end(&c->progress);
     if (t->n) {
         answer_add(&c->answer, t->text, t->n);
         c->last = t->text[t->n - 1];
@@ -80,6 +82,9 @@ static bool generate(chat *c, const int32_t *ids, size_t n, bool thinking) {
     hadal_error e = {0};
     hadal_sampling o = c->sampling;
     o.seed += c->answers++;
+    o.progress = progress_call;
+    o.progress_arg = &c->progress;
+    c->progress = (struct progress){0};
     if (n >= (size_t)c->context) {
         printf("The conversation has %zu tokens and does not fit into the context of %d: /reset begins anew%s.\n", n,
                c->context, c->context < hadal_model_max_context(c->model) ? ", or start with a larger --context" : "");
@@ -87,7 +92,8 @@ static bool generate(chat *c, const int32_t *ids, size_t n, bool thinking) {
     }
     answer_begin(&c->answer, thinking, c->o->hide_thinking);
     c->last = '\n';
-    int st = generator_answer(&c->generator, ids, (int)n, &o, on_token, c, &r, &e);
+    int st = hadal_generate(c->session, ids, (int)n, &o, on_token, c, &r, &e);
+    progress_end(&c->progress);
     answer_end(&c->answer);
     if (c->last != '\n') putchar('\n');
     bool fine = !st && r.n_ids > 0;
@@ -237,9 +243,9 @@ static void do_think(chat *c, const char *arg) {
 static void do_stats(chat *c, const char *arg) {
     (void)arg;
     str s = {0};
-    human_bytes(&s, (double)hadal_session_cache_bytes(c->generator.session));
+    human_bytes(&s, (double)hadal_session_cache_bytes(c->session));
     printf("%zu messages, %d of %d tokens in the cache (%s); %llu answers of %d tokens in all, %.1f s; kernels %s\n",
-           json_array_size(c->messages), hadal_session_length(c->generator.session), c->context, s.p ? s.p : "",
+           json_array_size(c->messages), hadal_session_length(c->session), c->context, s.p ? s.p : "",
            (unsigned long long)c->answers, c->total_tokens, c->total_seconds, hadal_model_kernels(c->model));
     str_free(&s);
 }
@@ -339,6 +345,7 @@ static void banner(const char *folder, const json_t *info) {
 
 static int begin(chat *c, const char *folder) {
     const settings *o = c->o;
+    hadal_error e = {0};
     json_t *info;
     int code = need_model(folder);
     if (!code) code = model_info(folder, 0, &info);
@@ -347,7 +354,7 @@ static int begin(chat *c, const char *folder) {
         code = wrong("%s: no chat template in this folder; 'hadal run --raw' continues text", folder);
     if (!code) code = open_model(&c->model, folder, &o->machine);
     if (!code && !hadal_model_tokenizer(c->model)) code = wrong("%s: no tokenizer.json in this folder", folder);
-    if (!code) code = generator_open(&c->generator, c->model, o->context);
+    if (!code && hadal_session_open(&c->session, c->model, o->context, &e)) code = report(&e);
     if (!code && !((c->messages = json_array()) && (c->options = json_object()))) code = no_memory();
     if (!code) {
         sampling_of(&c->sampling, c->model, &o->sampling);
@@ -375,7 +382,7 @@ static int run(void *given, int n, char **args) {
     }
     json_decref(c.messages);
     json_decref(c.options);
-    generator_close(&c.generator);
+    hadal_session_close(c.session);
     hadal_model_close(c.model);
     return code;
 }

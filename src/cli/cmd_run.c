@@ -57,7 +57,7 @@ typedef struct job {
     prompt *prompts;
     int n;
     answer answer;     /* of the single prompt, while it streams */
-    progress progress; /* of the batch, which shows nothing until it is done */
+    progress progress; /* of the prompts; then of a batch, which shows nothing until it is done */
     uint64_t tokens;
     char last; /* the last character shown */
 } job;
@@ -149,8 +149,12 @@ static int on_token(void *arg, const hadal_token *t) {
     job *j = arg;
     if (j->sampling.logprobs) keep_logprobs(j, t);
     j->tokens++;
-    if (j->n > 1 || j->o->json) progress_call(&j->progress, j->tokens, 0, "tokens generated");
-    else if (t->n) {
+    if (j->n > 1 || j->o->json) {
+        progress_call(&j->progress, j->tokens, 0, "tokens generated");
+        return term_interrupts > 0;
+    }
+    progress_end(&j->progress);
+    if (t->n) {
         answer_add(&j->answer, t->text, t->n);
         j->last = t->text[t->n - 1];
     }
@@ -240,54 +244,49 @@ static int print_result(job *j, int i, const hadal_result *r) {
 /* ---- generating ------------------------------------------------------------------------------------------------ */
 
 static int generate_one(job *j) {
-    generator g;
+    hadal_session *s = NULL;
     hadal_result r = {0};
     hadal_error e = {0};
-    prompt *p = &j->prompts[0];
-    int code = generator_open(&g, j->model, j->o->context);
-    if (code) return code;
+    const prompt *p = &j->prompts[0];
+    if (hadal_session_open(&s, j->model, j->o->context, &e)) return report(&e);
     answer_begin(&j->answer, p->thinking, j->o->hide_thinking);
-    int st = generator_answer(&g, p->ids, (int)p->count, &j->sampling, on_token, j, &r, &e);
+    int st = hadal_generate(s, p->ids, (int)p->count, &j->sampling, on_token, j, &r, &e);
     progress_end(&j->progress);
-    code = st ? report(&e) : print_result(j, 0, &r);
+    int code = st ? report(&e) : print_result(j, 0, &r);
     answer_end(&j->answer);
     hadal_result_clear(&r);
-    generator_close(&g);
+    hadal_session_close(s);
     return code;
 }
 
-static int batch(job *j, generator *g, hadal_session **sessions, const int32_t **ids, int *n, hadal_result *r) {
+static int batch(job *j, hadal_session **sessions, const int32_t **ids, int *n, hadal_result *r) {
     hadal_error e = {0};
     int code = EXIT_FINE;
     for (int i = 0; i < j->n && !code; i++) {
-        double seconds;
-        int cached;
-        code = generator_open(&g[i], j->model, j->o->context);
-        sessions[i] = g[i].session;
+        if (hadal_session_open(&sessions[i], j->model, j->o->context, &e)) code = report(&e);
         ids[i] = j->prompts[i].ids;
         n[i] = (int)j->prompts[i].count;
-        if (!code && generator_prefill(&g[i], ids[i], n[i], &seconds, &cached, &e)) code = report(&e);
     }
-    if (!code && hadal_generate_batch(sessions, j->n, ids, n, &j->sampling, on_token, j, r, &e)) code = report(&e);
+    if (code) return code;
+    int st = hadal_generate_batch(sessions, j->n, ids, n, &j->sampling, on_token, j, r, &e);
     progress_end(&j->progress);
+    if (st) return report(&e);
     for (int i = 0; i < j->n && !code; i++) code = print_result(j, i, &r[i]);
     return code;
 }
 
 static int generate_batch(job *j) {
     size_t many = (size_t)j->n;
-    generator *g = calloc(many, sizeof *g);
     hadal_session **sessions = calloc(many, sizeof(hadal_session *));
     const int32_t **ids = calloc(many, sizeof(int32_t *));
     int *n = calloc(many, sizeof *n);
     hadal_result *r = calloc(many, sizeof *r);
-    bool fine = g && sessions && ids && n && r;
-    int code = fine ? batch(j, g, sessions, ids, n, r) : no_memory();
+    bool fine = sessions && ids && n && r;
+    int code = fine ? batch(j, sessions, ids, n, r) : no_memory();
     for (int i = 0; fine && i < j->n; i++) {
         hadal_result_clear(&r[i]);
-        generator_close(&g[i]);
+        hadal_session_close(sessions[i]);
     }
-    free(g);
     free(sessions);
     free(ids);
     free(n);
@@ -312,6 +311,8 @@ static int answer_all(job *j) {
     if (code) return code;
     if (!hadal_model_tokenizer(j->model)) return wrong("%s: no tokenizer.json in this folder", j->folder);
     sampling_of(&j->sampling, j->model, &o->sampling);
+    j->sampling.progress = progress_call;
+    j->sampling.progress_arg = &j->progress;
     j->sampling.logprobs = o->logprobs > 0 ? o->logprobs : o->logprobs == 0 ? -1 : 0;
     for (int i = 0; i < j->n && !code; i++) code = encode(j, &j->prompts[i]);
     if (!code) code = j->n == 1 ? generate_one(j) : generate_batch(j);

@@ -154,66 +154,7 @@ void answer_end(answer *a) {
     str_free(&a->held);
 }
 
-/* ---- generating ------------------------------------------------------------------------------------------------ */
-
-int generator_open(generator *g, hadal_model *m, int context) {
-    *g = (generator){.model = m};
-    hadal_error e = {0};
-    return hadal_session_open(&g->session, m, context, &e) ? report(&e) : EXIT_FINE;
-}
-
-void generator_close(generator *g) {
-    hadal_session_close(g->session);
-    free(g->held);
-    *g = (generator){0};
-}
-
-int generator_prefill(generator *g, const int32_t *ids, int n, double *seconds, int *cached, hadal_error *e) {
-    enum { PIECE = 512 };
-    double start = clock_seconds();
-    progress p = {.what = "reading the prompt"};
-    int done = 0, st = HADAL_OK;
-    int length = hadal_session_length(g->session);
-    while (done < n - 1 && done < g->n_held && done < length && ids[done] == g->held[done]) done++;
-    *cached = done;
-    progress_call(&p, (uint64_t)done, (uint64_t)n, NULL);
-    while (!st && n - done > PIECE) {
-        done += PIECE;
-        st = hadal_session_sync(g->session, ids, done, e);
-        if (!st && progress_call(&p, (uint64_t)done, (uint64_t)n, NULL)) {
-            *e = (hadal_error){.code = HADAL_ERR_CANCELLED};
-            st = HADAL_ERR_CANCELLED;
-        }
-    }
-    progress_end(&p);
-    *seconds = clock_seconds() - start;
-    return st;
-}
-
-/* Remembers what the session holds now, for the next prefill. Too little memory only means less is known. */
-static void remember(generator *g, const int32_t *ids, int n, const hadal_result *r) {
-    size_t all = (size_t)n + (size_t)r->n_ids;
-    free(g->held);
-    g->held = malloc((all ? all : 1) * sizeof *g->held);
-    g->n_held = g->held ? (int)all : 0;
-    if (!g->held) return;
-    memcpy(g->held, ids, (size_t)n * sizeof *ids);
-    if (r->n_ids) memcpy(g->held + n, r->ids, (size_t)r->n_ids * sizeof *ids);
-}
-
-int generator_answer(generator *g, const int32_t *ids, int n, const hadal_sampling *o, hadal_on_token *f, void *arg,
-                     hadal_result *out, hadal_error *e) {
-    double seconds = 0;
-    int cached = 0;
-    *out = (hadal_result){0};
-    int st = generator_prefill(g, ids, n, &seconds, &cached, e);
-    if (!st) st = hadal_generate(g->session, ids, n, o, f, arg, out, e);
-    if (st && st != HADAL_ERR_CANCELLED) return st;
-    remember(g, ids, n, out);
-    out->prompt_seconds += seconds;
-    if (out->cached_tokens > cached) out->cached_tokens = cached;
-    return st;
-}
+/* ---- what it cost --------------------------------------------------------------------------------------------- */
 
 void describe_result(str *out, const hadal_result *r) {
     int read = r->prompt_tokens - r->cached_tokens;

@@ -1,4 +1,4 @@
-/* Opening a model and generating from it: options, progress, one answer as it comes, and what it cost.
+/* Opening a model and generating from it: options, one answer as it comes, and what it cost.
  * Shared by the commands that load a model. */
 #ifndef HADAL_CLI_GENERATE_H
 #define HADAL_CLI_GENERATE_H
@@ -49,24 +49,7 @@ void answer_begin(answer *a, bool thinking, bool hide);
 void answer_add(answer *a, const char *p, size_t n);
 void answer_end(answer *a); /* what is held comes out; releases */
 
-/* ---- generating ------------------------------------------------------------------------------------------------ */
-
-/* A session and what it holds. The prompt is computed in pieces, so that there is progress to show and Ctrl-C is
- * heard before the first token. */
-typedef struct generator {
-    hadal_model *model;
-    hadal_session *session;
-    int32_t *held; /* tokens of the last prompt and answer */
-    int n_held;
-} generator;
-int generator_open(generator *g, hadal_model *m, int context); /* EXIT_FINE, or says why not */
-void generator_close(generator *g);
-/* Computes the prompt but for its last token; *seconds and *cached tell what that took and what was there already. */
-int generator_prefill(generator *g, const int32_t *ids, int n, double *seconds, int *cached, hadal_error *e);
-int generator_answer(generator *g, const int32_t *ids, int n, const hadal_sampling *o, hadal_on_token *f, void *arg,
-                     hadal_result *out, hadal_error *e);
-
-/* "12 tokens in, 85 tokens/s; ..." */
+/* "prompt 12 tokens, 85.0 tokens/s, first token after ..." */
 void describe_result(str *out, const hadal_result *r);
 
 #endif
