@@ -6,7 +6,14 @@
 
 void attn_fill(struct attn_micro *m, level l) {
     ref_attn(m);
+#if defined(__x86_64__)
+    if (l >= LEVEL_AVX2) avx2_attn(m);
+    if (l >= LEVEL_AVX512) avx512_attn(m);
+    if (l >= LEVEL_AVX512BF16) avx512bf16_attn(m);
+    if (l >= LEVEL_AMX) amx_attn(m);
+#else
     (void)l;
+#endif
 }
 
 static flash_job head_job(const attention *a, int head) {

@@ -27,11 +27,11 @@ typedef struct attn_step {
     int keys;            /* 1 .. KEY_BLOCK */
     int64_t d_qk, d_v;   /* padded: d_qk to dim_pad, d_v to PANEL */
     const int32_t *seen; /* [panels * PANEL] keys of this block that a query sees: 0 .. keys */
-    float scale;
-    float *max, *sum; /* [panels * PANEL] running maximum and sum */
-    float *o;         /* [panels * PANEL][d_v] running numerator */
-    float *s;         /* scratch: KEY_BLOCK * STEP_PANELS * PANEL numbers, 64-byte aligned */
-    void *p;          /* scratch of the same size */
+    float scale;         /* times log2(e): the weights are powers of two */
+    float *max, *sum;    /* [panels * PANEL] running maximum of the scaled scores, and sum */
+    float *o;            /* [panels * PANEL][d_v] running numerator */
+    float *s;            /* scratch: KEY_BLOCK * STEP_PANELS * PANEL numbers, 64-byte aligned */
+    void *p;             /* scratch of the same size */
 } attn_step;
 
 /* The products of one compute type. Packed numbers are of `type`; 64-byte aligned. */

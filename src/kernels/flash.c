@@ -12,6 +12,8 @@ enum {
     ALIGN = 64
 };
 
+static const float LOG2_E = 1.44269504f;
+
 /* A piece of memory that is handed out from its start; without a base it only counts the bytes. */
 typedef struct memory {
     char *base;
@@ -151,7 +153,7 @@ static void attend(const attn_product *p, const unit *u, const space *w, const s
     int64_t end = least(u->end, visible(j, u->row + u->rows - 1));
     for (int64_t key = u->key; key < end; key += KEY_BLOCK) {
         int keys = (int)least(KEY_BLOCK, end - key);
-        attn_step a = {.scale = j->scale, .s = w->s, .p = w->p};
+        attn_step a = {.scale = j->scale * LOG2_E, .s = w->s, .p = w->p};
         take_keys(p, j, w, key, keys, &a);
         for (int64_t r = 0; r < rows; r += STEP_PANELS * PANEL) {
             int32_t seen[STEP_PANELS * PANEL] = {0};
@@ -228,7 +230,7 @@ static void join_task(void *arg, int64_t task, int thread) {
                 r->m->scale(o, x, 1, b->job->d_v);
             } else if (part.max[i] > -INFINITY) {
                 float most = part.max[i] > *max ? part.max[i] : *max;
-                float mine = expf(*max - most), other = expf(part.max[i] - most);
+                float mine = exp2f(*max - most), other = exp2f(part.max[i] - most);
                 *max = most;
                 *sum = *sum * mine + part.sum[i] * other;
                 r->m->blend(o, mine, x, other, b->job->d_v);

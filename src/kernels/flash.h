@@ -4,7 +4,8 @@
  * l = sum_s exp(x_s - m) and the numerator o = sum_s exp(x_s - m) v_s. A block of keys with scores x changes them to
  *     m' = max(m, max_s x_s),   c = exp(m - m'),   p_s = exp(x_s - m'),
  *     l' = c l + sum_s p_s,     o' = c o + sum_s p_s v_s;
- * the result is o / l. Two partial results over different keys join in the same way with c for each of them.
+ * the result is o / l. (The kernels count x in units of ln 2, so that exp becomes 2^x.) Two partial results over
+ * different keys join in the same way with c for each of them.
  *
  * Blocks of keys start at multiples of KEY_BLOCK and a key that a query does not see adds an exact zero: so what a
  * query gets depends neither on the other queries of the call nor on how many keys lie behind the last one it sees.

@@ -71,11 +71,11 @@ static float softmax(const attn_step *a, int c, bool round) {
     float sum = 0;
     for (int r = 0; r < a->keys; r++) {
         float *s = a->s + r * width + c;
-        float p = r < seen ? expf(*s * a->scale - base) : 0;
+        float p = r < seen ? exp2f(*s * a->scale - base) : 0;
         sum += p;
         *s = round ? rounded(p) : p;
     }
-    float correction = expf(a->max[c] - base);
+    float correction = exp2f(a->max[c] - base);
     a->max[c] = max;
     a->sum[c] = a->sum[c] * correction + sum;
     return correction;

@@ -1,0 +1,8 @@
+/* Attention and rows with AVX2 and FMA: 8 lanes. */
+#include "kernels/cpu/attn_lanes.h"
+#include "kernels/cpu/rows_lanes.h"
+
+void avx2_attn(attn_micro *m) {
+    fill_attn_lanes(m);
+    fill_rows_lanes(m);
+}
