@@ -13,11 +13,12 @@ typedef struct settings {
     const char *threads, *compute, *kernels;
     bool machine, json;
 } settings;
+static const settings defaults = {.prompt = 512, .generate = 64, .repeat = 3};
 
 #define AT(field) offsetof(settings, field)
 static const option rows[] = {
-    {"prompt", 'p', "N", OPT_INT, AT(prompt), 1, 1 << 30, "tokens of the prompt; default 512"},
-    {"generate", 'n', "N", OPT_INT, AT(generate), 1, 1 << 30, "tokens to generate; default 64"},
+    {"prompt", 'p', "N", OPT_INT, AT(prompt), 0, 1 << 30, "tokens of the prompt; default 512, 0: no prompt"},
+    {"generate", 'n', "N", OPT_INT, AT(generate), 0, 1 << 30, "tokens to generate; default 64, 0: none"},
     {"depth", 'd', "N", OPT_INT, AT(depth), 0, 1 << 30, "tokens in the cache beforehand; default 0"},
     {"repeat", 'r', "N", OPT_INT, AT(repeat), 1, 1000, "measurements, of which the median counts; default 3"},
     {"threads", 't', "N,N..", OPT_TEXT, AT(threads), 0, 0, "measures with each of these numbers of threads"},
@@ -81,6 +82,7 @@ static int run(void *given, int n, char **args) {
     int threads[MOST_THREADS], many;
     if (o->machine && n) return wrong("--machine measures no model; try 'hadal bench --help'");
     if (!o->machine && !n) return wrong("MODEL is missing; try 'hadal bench --help'");
+    if (!o->prompt && !o->generate) return wrong("--prompt 0 --generate 0 leaves nothing to measure");
     int code = parse_threads(o->threads, threads, &many);
     if (code) return code;
     term_catch_interrupt();
@@ -113,5 +115,6 @@ const command command_bench = {
     .groups = {{"Options", rows, 0}},
     .max_args = 1,
     .size = sizeof(settings),
+    .defaults = &defaults,
     .run = run,
 };

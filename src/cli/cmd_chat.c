@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/file.h"
+#include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/conversation.h"
 #include "cli/generate.h"

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/conversation.h"
 #include "cli/generate.h"

@@ -98,6 +98,6 @@ int model_info(const char *folder, int64_t context, json_t **out) {
 }
 
 bool has_template(const json_t *info) {
-    const json_t *t = json_object_get(info, "chat_template");
-    return t && !json_is_null(t) && !json_is_false(t);
+    const char *kind = json_string_value(json_object_get(info, "chat_template"));
+    return kind && strcmp(kind, "none") != 0;
 }

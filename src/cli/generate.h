@@ -1,4 +1,4 @@
-/* Opening a model and generating from it: options, one answer as it comes, and what it cost.
+/* Opening a model and generating from it: the options, and what an answer cost.
  * Shared by the commands that load a model. */
 #ifndef HADAL_CLI_GENERATE_H
 #define HADAL_CLI_GENERATE_H
@@ -36,18 +36,6 @@ extern const option sampling_rows[];
 /* The checkpoint's defaults with o over them. Borrows o's stop texts. Without a seed the answer is a new one each
  * time. */
 void sampling_of(hadal_sampling *out, const hadal_model *m, const sampling_options *o);
-
-/* ---- one answer on the screen ---------------------------------------------------------------------------------- */
-
-/* Writes the pieces of an answer to stdout: the reasoning (up to </think>) dimmed on a terminal, or left out. */
-typedef struct answer {
-    enum { ANSWER_START, ANSWER_THINKING, ANSWER_GAP, ANSWER_SAYING } state;
-    bool hide;
-    str held; /* what may turn out to be the beginning of a tag */
-} answer;
-void answer_begin(answer *a, bool thinking, bool hide);
-void answer_add(answer *a, const char *p, size_t n);
-void answer_end(answer *a); /* what is held comes out; releases */
 
 /* "prompt 12 tokens, 85.0 tokens/s, first token after ..." */
 void describe_result(str *out, const hadal_result *r);
