@@ -218,8 +218,8 @@ HADAL_API int hadal_trace(hadal_model *m, const char *golden, const char *out, h
 
 typedef struct hadal_bench_options {
     size_t size;
-    int prompt;   /* tokens of the prompt; 0: 512 */
-    int generate; /* tokens to generate; 0: 64 */
+    int prompt;   /* tokens of the prompt; 0: leave it out (both 0: 512 and 64) */
+    int generate; /* tokens to generate one by one; 0: leave it out */
     int depth;    /* tokens in the cache beforehand */
     int repeat;   /* 0: 3; the median counts */
     hadal_progress *progress;

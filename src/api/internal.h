@@ -1,0 +1,46 @@
+/* What the handles of hadal.h are, and the step from inner errors to public ones. */
+#ifndef HADAL_API_INTERNAL_H
+#define HADAL_API_INTERNAL_H
+
+#include "hadal.h"
+#include "infer/generate.h"
+#include "text/chat.h"
+#include "text/template.h"
+#include "text/toolcall.h"
+
+struct hadal_tokenizer {
+    tokenizer *t;
+};
+
+/* What a folder says about text and sampling: everything but the weights. */
+typedef struct folder_text {
+    hadal_tokenizer tokenizer; /* t: NULL when the folder has none */
+    chat_template *template;   /* NULL when there is none */
+    char *template_error;      /* why a template could not be compiled: said when it is asked for */
+    char *model_type;
+    int32_t eos[16];
+    int n_eos;
+    sampling sampling; /* of generation_config.json */
+} folder_text;
+
+status folder_text_open(folder_text *out, const char *folder, error *e);
+void folder_text_close(folder_text *f);
+status folder_text_render(const folder_text *f, const char *messages_json, const char *options_json, char **text,
+                          error *e);
+
+struct hadal_model {
+    model *m;
+    engine *g;
+    folder_text text;
+    uint64_t file_bytes;
+};
+
+struct hadal_session {
+    session *s;
+    hadal_model *model;
+};
+
+/* The public code of a status; the sentence goes to `to` (may be NULL). */
+int api_result(status s, const error *from, hadal_error *to);
+
+#endif
