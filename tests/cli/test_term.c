@@ -24,7 +24,7 @@ static void test_escape(void **state) {
     escaped("a\0b", 3, "a\\x00b");
     escaped("\xc2\x9b"
             "31m \xc2\xa0 \xe2\x82\xac \xc3\x9b",
-            14,
+            15,
             "\\u009b31m \xc2\xa0 \xe2\x82\xac \xc3\x9b"); /* CSI as one character; no-break space, euro, U+00DB stay */
     escaped("\xc2", 1, "\xc2");
 }
