@@ -43,6 +43,11 @@ static bool stays_inside(const char *name) {
     }
 }
 
+static bool is_safetensors(const char *name) {
+    size_t n = strlen(name), m = strlen(".safetensors");
+    return n > m && strcmp(name + n - m, ".safetensors") == 0;
+}
+
 /* The names of all shards, once each, sorted. */
 static status shard_names(weights_file *w, json_t *map, const char *index, error *e) {
     size_t n = json_object_size(map);
@@ -56,6 +61,9 @@ static status shard_names(weights_file *w, json_t *map, const char *index, error
             return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": its shard should be a file name", index, tensor_name);
         if (!stays_inside(shard))
             return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": shard \"%.160s\" is not inside the folder", index,
+                        tensor_name, shard);
+        if (!is_safetensors(shard))
+            return fail(e, ERR_UNSUPPORTED, "%s: tensor \"%.160s\": shard \"%.160s\" is not a .safetensors file", index,
                         tensor_name, shard);
         w->names[w->n_shards++] = shard;
     }

@@ -96,6 +96,7 @@ static void bad_indexes(void **state) {
         {"{\"a\":\"../x/s1.safetensors\"}", "not inside", ERR_FORMAT},
         {"{\"a\":\"x/../s1.safetensors\"}", "not inside", ERR_FORMAT},
         {"{\"a\":\"x/..\"}", "not inside", ERR_FORMAT},
+        {"{\"a\":\"pytorch_model.bin\"}", "not a .safetensors file", ERR_UNSUPPORTED},
         {"{\"a\":\"s1\\u0000.safetensors\"}", "file name", ERR_FORMAT},
         {"{\"a\":\"s1.safetensors\",\"a\":\"s1.safetensors\"}", "duplicate", ERR_FORMAT},
         {"{\"a\":\"s1.safetensors\",\"z\":\"s9.safetensors\"}", "s9.safetensors: cannot open", ERR_IO},

@@ -1,0 +1,528 @@
+#include "convert/convert.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/file.h"
+#include "base/json.h"
+#include "convert/config_file.h"
+#include "format/safetensors_write.h"
+#include "format/weights_file.h"
+
+#define SCALE_SUFFIX "_scale_inv"
+#define MARKER "convert.json"
+
+enum {
+    CHUNK = 1 << 22, /* elements that are converted before they are written: at most 16 MB */
+    TASK = 1 << 16,  /* elements of one task of the pool */
+    PIECE = 512      /* elements that pass through F32 at once */
+};
+
+/* How one tensor of the output comes about. */
+typedef enum how { COPY, CAST, DEQUANTIZE, QUANTIZE, MAKE_SCALES } how;
+
+typedef struct job {
+    const weights_entry *from;  /* the weight, also for MAKE_SCALES */
+    const weights_entry *scale; /* DEQUANTIZE: its block scales */
+    how how;
+    dtype to;
+} job;
+
+typedef struct conversion {
+    const convert_options *o;
+    convert_result *r;
+    weights_file *in;
+    config_file config;
+    bool f32_only; /* no floating-point tensor of the input is smaller than F32 */
+    shard_plan *plan;
+    job *jobs; /* [added] */
+    size_t n_jobs;
+    uint64_t done, total;
+    uint8_t *out; /* [CHUNK * 4] */
+} conversion;
+
+static status out_of_memory(error *e) {
+    return fail(e, ERR_NOMEM, "memory is out");
+}
+
+/* --- what becomes of which tensor ------------------------------------------------------------------------------ */
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+static bool is_float(dtype t) {
+    return t == DT_F32 || t == DT_BF16 || t == DT_F16 || t == DT_F64;
+}
+
+/* The matrices that are FP8 in DeepSeek's checkpoints: not embeddings, head, router, eh_proj, the indexer's
+ * weights_proj, or anything with one dimension. */
+static bool is_quantizable(const weights_entry *x) {
+    static const char *const names[] = {"q_proj",    "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
+                                        "k_proj",    "v_proj",   "o_proj",   "gate_proj",          "up_proj",
+                                        "down_proj", "wq_b",     "wk"};
+    if (x->t.ndim != 2 || !is_float(x->t.type) || tensor_count(&x->t) == 0) return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char end[40];
+        snprintf(end, sizeof end, ".%s.weight", names[i]);
+        if (ends_with(x->name, end)) return true;
+    }
+    return false;
+}
+
+/* model.layers.N. with N >= num_hidden_layers */
+static bool is_mtp(const conversion *c, const char *name) {
+    static const char start[] = "model.layers.";
+    if (strncmp(name, start, strlen(start)) != 0) return false;
+    char *end;
+    errno = 0;
+    long long n = strtoll(name + strlen(start), &end, 10);
+    return *end == '.' && errno == 0 && n >= c->config.n_layers;
+}
+
+/* The scales of an FP8 weight, checked. */
+static status find_scale(const weights_entry **out, const weights_file *in, const weights_entry *x, error *e) {
+    const tensor *t = &x->t;
+    if (t->ndim != 2)
+        return fail(e, ERR_UNSUPPORTED, "%s: tensor \"%.160s\": F8_E4M3 with %d dimensions, 2 were wanted", x->file,
+                    x->name, t->ndim);
+    str name = {0};
+    str_addf(&name, "%s" SCALE_SUFFIX, x->name);
+    const weights_entry *s = name.failed ? NULL : weights_find(in, name.p);
+    status st = str_check(&name, e);
+    str_free(&name);
+    TRY(st);
+    int64_t rows = fp8_blocks(t->dim[0]), cols = fp8_blocks(t->dim[1]);
+    if (!s)
+        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": F8_E4M3 without block scales \"..." SCALE_SUFFIX "\"",
+                    x->file, x->name);
+    if (s->t.type != DT_F32)
+        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": scales of type %s, F32 was wanted", s->file, s->name,
+                    dtype_name(s->t.type));
+    if (s->t.ndim != 2 || s->t.dim[0] != rows || s->t.dim[1] != cols)
+        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": %lld x %lld scales, the weight wants %lld x %lld", s->file,
+                    s->name, (long long)(s->t.ndim > 0 ? s->t.dim[0] : 0), (long long)(s->t.ndim > 1 ? s->t.dim[1] : 0),
+                    (long long)rows, (long long)cols);
+    *out = s;
+    return OK;
+}
+
+/* Is x the scales of an FP8 weight? Scales of anything else are an error. */
+static status check_scale(bool *out, const weights_file *in, const weights_entry *x, error *e) {
+    *out = false;
+    if (!ends_with(x->name, SCALE_SUFFIX)) return OK;
+    char *stem = strdup(x->name);
+    if (!stem) return out_of_memory(e);
+    stem[strlen(stem) - strlen(SCALE_SUFFIX)] = 0;
+    const weights_entry *weight = weights_find(in, stem);
+    free(stem);
+    if (!weight || weight->t.type != DT_E4M3)
+        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": block scales, but the weight is %s", x->file, x->name,
+                    weight ? dtype_name(weight->t.type) : "missing");
+    *out = true;
+    return OK;
+}
+
+static status add_job(conversion *c, const char *name, const tensor *shape, job j, error *e) {
+    tensor t = *shape;
+    t.type = j.to;
+    TRY(shard_plan_add(c->plan, j.from->file, name, &t, e));
+    c->jobs[c->n_jobs++] = j;
+    return OK;
+}
+
+static dtype target(const conversion *c, const weights_entry *x) {
+    if (!is_float(x->t.type)) return x->t.type;
+    if (c->o->to == CONVERT_F32) return DT_F32;
+    bool stays = x->t.type == DT_F32 && (!c->f32_only || ends_with(x->name, ".e_score_correction_bias"));
+    return stays ? DT_F32 : DT_BF16;
+}
+
+static status add_quantized(conversion *c, const weights_entry *x, error *e) {
+    tensor blocks = {.ndim = 2, .dim = {fp8_blocks(x->t.dim[0]), fp8_blocks(x->t.dim[1])}};
+    str name = {0};
+    str_addf(&name, "%s" SCALE_SUFFIX, x->name);
+    status s = str_check(&name, e);
+    if (s == OK) s = add_job(c, x->name, &x->t, (job){x, NULL, QUANTIZE, DT_E4M3}, e);
+    if (s == OK) s = add_job(c, name.p, &blocks, (job){x, NULL, MAKE_SCALES, DT_F32}, e);
+    str_free(&name);
+    return s;
+}
+
+static status add_tensor(conversion *c, const weights_entry *x, error *e) {
+    bool is_scale;
+    const weights_entry *scale = NULL;
+    if (c->o->mtp == CONVERT_MTP_DROP && is_mtp(c, x->name)) return OK;
+    TRY(check_scale(&is_scale, c->in, x, e));
+    if (x->t.type == DT_E4M3) TRY(find_scale(&scale, c->in, x, e));
+    if (is_scale || scale) {
+        if (c->o->to == CONVERT_FP8) {
+            if (c->o->scale != config_file_scale(&c->config))
+                return fail(e, ERR_ARG, "%s: FP8 already, with scales of the other format; convert it to BF16 first",
+                            c->o->in);
+            return add_job(c, x->name, &x->t, (job){x, NULL, COPY, x->t.type}, e);
+        }
+        dtype to = c->o->to == CONVERT_F32 ? DT_F32 : DT_BF16;
+        return is_scale ? OK : add_job(c, x->name, &x->t, (job){x, scale, DEQUANTIZE, to}, e);
+    }
+    if (x->t.type == DT_E5M2)
+        return fail(e, ERR_UNSUPPORTED, "%s: tensor \"%.160s\": F8_E5M2 cannot be converted", x->file, x->name);
+    if (c->o->to == CONVERT_FP8 && is_quantizable(x)) return add_quantized(c, x, e);
+    dtype to = target(c, x);
+    return add_job(c, x->name, &x->t, (job){x, NULL, to == x->t.type ? COPY : CAST, to}, e);
+}
+
+static status make_plan(conversion *c, error *e) {
+    size_t n = weights_count(c->in);
+    c->jobs = calloc(2 * n + 1, sizeof *c->jobs);
+    if (!c->jobs) return out_of_memory(e);
+    TRY(shard_plan_open(&c->plan, e));
+    c->f32_only = true;
+    for (size_t i = 0; i < n; i++) {
+        dtype t = weights_at(c->in, i)->t.type;
+        if (t == DT_BF16 || t == DT_F16 || t == DT_E4M3 || t == DT_E5M2) c->f32_only = false;
+    }
+    for (size_t i = 0; i < n; i++) TRY(add_tensor(c, weights_at(c->in, i), e));
+    if (!c->n_jobs) return fail(e, ERR_FORMAT, "%s: no tensors", c->o->in);
+    TRY(shard_plan_finish(c->plan, SHARD_BYTES, e));
+    c->total = shard_plan_bytes(c->plan);
+    return OK;
+}
+
+/* --- the arithmetic -------------------------------------------------------------------------------------------- */
+
+typedef struct chunk {
+    const job *j;
+    int64_t cols;  /* of a matrix; the element count of anything else */
+    int64_t first; /* element of the tensor where the chunk begins */
+    int64_t n;
+    const float *scales; /* QUANTIZE: of this row of blocks; DEQUANTIZE: of the matrix */
+    uint8_t *out;
+    _Atomic int64_t nan_codes;
+} chunk;
+
+static void store(uint8_t *out, dtype to, const float *x, int64_t n) {
+    if (to == DT_F32) memcpy(out, x, (size_t)n * 4);
+    else
+        for (int64_t i = 0; i < n; i++) {
+            uint16_t h = f32_to_bf16(x[i]);
+            memcpy(out + 2 * i, &h, 2);
+        }
+}
+
+static void convert_piece(chunk *k, int64_t at, int64_t n) { /* n elements of one row, at most PIECE */
+    const job *j = k->j;
+    const tensor *t = &j->from->t;
+    const uint8_t *src = (const uint8_t *)t->data + (size_t)at * dtype_size(t->type);
+    uint8_t *out = k->out + (size_t)(at - k->first) * dtype_size(j->to);
+    int64_t row = at / k->cols, col = at % k->cols;
+    float x[PIECE];
+    if (j->how == DEQUANTIZE) {
+        int64_t nan = fp8_dequantize(x, src, col, n, k->scales + row / FP8_BLOCK * fp8_blocks(k->cols));
+        if (nan) atomic_fetch_add(&k->nan_codes, nan);
+    } else fp8_load(x, t->type, src, n);
+    if (j->how == QUANTIZE) fp8_quantize(out, x, col, n, k->scales);
+    else store(out, j->to, x, n);
+}
+
+static void convert_task(void *arg, int64_t task, int thread) {
+    (void)thread;
+    chunk *k = arg;
+    int64_t at = k->first + task * TASK, end = k->first + k->n;
+    if (end - at > TASK) end = at + TASK;
+    while (at < end) {
+        int64_t n = k->cols - at % k->cols;
+        if (n > end - at) n = end - at;
+        if (n > PIECE) n = PIECE;
+        convert_piece(k, at, n);
+        at += n;
+    }
+}
+
+typedef struct block_row {
+    const tensor *w;
+    int64_t i;
+    scale_format format;
+    float *scales;
+    _Atomic bool bad;
+} block_row;
+
+static void scale_task(void *arg, int64_t task, int thread) {
+    (void)thread;
+    block_row *b = arg;
+    if (!fp8_block_scale(&b->scales[task], b->w, b->i, task, b->format)) atomic_store(&b->bad, true);
+}
+
+static void run_tasks(const conversion *c, int64_t n, pool_function *f, void *arg) {
+    if (c->o->threads) pool_run(c->o->threads, n, f, arg);
+    else
+        for (int64_t i = 0; i < n; i++) f(arg, i, 0);
+}
+
+static status make_scales(const conversion *c, const weights_entry *x, int64_t i, float *scales, error *e) {
+    block_row b = {.w = &x->t, .i = i, .format = c->o->scale, .scales = scales};
+    run_tasks(c, fp8_blocks(x->t.dim[1]), scale_task, &b);
+    if (!b.bad) return OK;
+    return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": NaN or infinity in rows %lld and on, FP8 wants finite weights",
+                x->file, x->name, (long long)i * FP8_BLOCK);
+}
+
+/* --- streaming ------------------------------------------------------------------------------------------------- */
+
+/* Elements first .. first+n-1 of the input will not be read again soon: let their pages go. The pages' start is rounded
+ * down, so that neighbouring calls leave nothing between them; a page given back too early is only read again. */
+static void let_go(const tensor *t, int64_t first, int64_t n) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t p = (uintptr_t)t->data + (size_t)first * dtype_size(t->type), end = p + (size_t)n * dtype_size(t->type);
+    p -= p % page;
+    if (end > p) madvise((void *)p, end - p, MADV_DONTNEED);
+}
+
+static status put(conversion *c, shard_writer *w, const void *p, size_t n, const char *what, error *e) {
+    TRY(shard_write(w, p, n, e));
+    c->done += n;
+    if (c->o->progress && c->o->progress(c->o->progress_arg, c->done, c->total, what))
+        return fail(e, ERR_CANCELLED, "%s: cancelled", c->o->out);
+    return OK;
+}
+
+/* Elements first .. end-1 of a job, chunk by chunk. */
+static status write_range(conversion *c, shard_writer *w, const job *j, const float *scales, int64_t first, int64_t end,
+                          error *e) {
+    const tensor *t = &j->from->t;
+    int64_t cols = t->ndim == 2 ? t->dim[1] : tensor_count(t);
+    for (int64_t at = first, n; at < end; at += n) {
+        n = end - at < CHUNK ? end - at : CHUNK;
+        const void *bytes = (const uint8_t *)t->data + (size_t)at * dtype_size(t->type);
+        if (j->how != COPY) {
+            chunk k = {.j = j, .cols = cols, .first = at, .n = n, .scales = scales, .out = c->out};
+            run_tasks(c, (n + TASK - 1) / TASK, convert_task, &k);
+            if (k.nan_codes && !c->r->nan_codes)
+                snprintf(c->r->nan_tensor, sizeof c->r->nan_tensor, "%s", j->from->name);
+            c->r->nan_codes += (uint64_t)k.nan_codes;
+            bytes = c->out;
+        }
+        TRY(put(c, w, bytes, (size_t)n * dtype_size(j->to), j->from->name, e));
+        let_go(t, at, n);
+    }
+    return OK;
+}
+
+static status write_dequantized(conversion *c, shard_writer *w, const job *j, error *e) {
+    size_t n = (size_t)tensor_count(&j->scale->t) * sizeof(float);
+    float *scales = malloc(n ? n : 1); /* a copy, because the file's may be unaligned */
+    if (!scales) return out_of_memory(e);
+    if (n) memcpy(scales, j->scale->t.data, n);
+    status s = write_range(c, w, j, scales, 0, tensor_count(&j->from->t), e);
+    free(scales);
+    return s;
+}
+
+/* Codes, or scales, of an FP8 weight, one row of blocks after the other. Scales stand before the codes in the file and
+ * need the weight as well, so it is read twice; that keeps memory bounded. */
+static status write_quantized(conversion *c, shard_writer *w, const job *j, error *e) {
+    const tensor *t = &j->from->t;
+    int64_t cols = t->dim[1], blocks = fp8_blocks(cols);
+    float *scales = malloc((size_t)blocks * sizeof *scales);
+    status s = scales ? OK : out_of_memory(e);
+    for (int64_t i = 0; s == OK && i < fp8_blocks(t->dim[0]); i++) {
+        int64_t row = i * FP8_BLOCK, rows = t->dim[0] - row < FP8_BLOCK ? t->dim[0] - row : FP8_BLOCK;
+        s = make_scales(c, j->from, i, scales, e);
+        if (s == OK && j->how == MAKE_SCALES) s = put(c, w, scales, (size_t)blocks * sizeof *scales, j->from->name, e);
+        else if (s == OK) s = write_range(c, w, j, scales, row * cols, (row + rows) * cols, e);
+        let_go(t, row * cols, rows * cols);
+    }
+    free(scales);
+    return s;
+}
+
+static status write_job(conversion *c, shard_writer *w, const job *j, error *e) {
+    if (j->how == QUANTIZE || j->how == MAKE_SCALES) return write_quantized(c, w, j, e);
+    if (j->how == DEQUANTIZE) return write_dequantized(c, w, j, e);
+    return write_range(c, w, j, NULL, 0, tensor_count(&j->from->t), e);
+}
+
+/* An index may put shards into subfolders. */
+static status make_parent(const conversion *c, const char *file, error *e) {
+    if (!strchr(file, '/')) return OK;
+    char *path = path_join(c->o->out, file);
+    if (!path) return out_of_memory(e);
+    *strrchr(path, '/') = 0;
+    status s = make_directory(path, e);
+    free(path);
+    return s;
+}
+
+static status write_shard(conversion *c, const planned_shard *s, error *e) {
+    uint64_t end = c->done + s->bytes;
+    c->r->shards++;
+    c->r->tensors += s->count;
+    c->r->bytes += s->bytes;
+    if (shard_is_complete(s, c->o->out)) {
+        c->r->shards_found++;
+        c->done = end;
+        return OK;
+    }
+    shard_writer w;
+    TRY(make_parent(c, s->file, e));
+    TRY(shard_begin(&w, s, c->o->out, e));
+    c->done += s->header_bytes;
+    status st = OK;
+    for (size_t i = 0; st == OK && i < s->count; i++) st = write_job(c, &w, &c->jobs[s->tensors[i].added], e);
+    if (st == OK) return shard_commit(&w, e);
+    shard_abort(&w);
+    return st;
+}
+
+static status write_shards(conversion *c, error *e) {
+    c->out = malloc((size_t)CHUNK * 4);
+    if (!c->out) return out_of_memory(e);
+    for (size_t i = 0; i < shard_plan_count(c->plan); i++) TRY(write_shard(c, shard_plan_at(c->plan, i), e));
+    return OK;
+}
+
+/* --- the folder ------------------------------------------------------------------------------------------------ */
+
+static status copy_file(const conversion *c, const char *name, error *e) {
+    char *from = path_join(c->o->in, name), *to = path_join(c->o->out, name);
+    status s = from && to ? OK : out_of_memory(e);
+    if (s == OK && file_exists(from)) {
+        mapping m;
+        s = file_map(&m, from, e);
+        if (s == OK) s = file_save(to, m.p, m.n, e);
+        file_unmap(&m);
+    }
+    free(from);
+    free(to);
+    return s;
+}
+
+static status copy_files(const conversion *c, error *e) {
+    static const char *const names[] = {"generation_config.json", "tokenizer.json",      "tokenizer_config.json",
+                                        "tokenizer.model",        "vocab.json",          "merges.txt",
+                                        "added_tokens.json",      "chat_template.jinja", "special_tokens_map.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) TRY(copy_file(c, names[i], e));
+    return OK;
+}
+
+static uint64_t mix(uint64_t h, const void *p, size_t n) { /* FNV-1a */
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)p)[i]) * 0x100000001b3u;
+    return h;
+}
+
+/* Of all names, types and shapes, and of the lengths and times of the files: a run that goes on must find the input as
+ * it was. */
+static status fingerprint(const conversion *c, uint64_t *out, error *e) {
+    uint64_t h = 0xcbf29ce484222325u;
+    const char *file = "";
+    for (size_t i = 0; i < weights_count(c->in); i++) {
+        const weights_entry *x = weights_at(c->in, i);
+        h = mix(h, x->name, strlen(x->name) + 1);
+        h = mix(h, &x->t.type, sizeof x->t.type);
+        h = mix(h, x->t.dim, (size_t)x->t.ndim * sizeof *x->t.dim);
+        if (strcmp(file, x->file) == 0) continue;
+        file = x->file;
+        char *path = path_join(c->o->in, file);
+        struct stat st;
+        int bad = path ? stat(path, &st) : 0;
+        free(path);
+        if (!path) return out_of_memory(e);
+        if (bad) return fail(e, ERR_IO, "%s/%s: %s", c->o->in, file, strerror(errno));
+        int64_t facts[] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+        h = mix(h, facts, sizeof facts);
+    }
+    *out = h;
+    return OK;
+}
+
+/* The text of convert.json. */
+static status marker_text(const conversion *c, char **out, error *e) {
+    static const char *const to[] = {"bf16", "f32", "fp8"}, *const mtp[] = {"keep", "hide", "drop"};
+    uint64_t h = 0;
+    char hex[20];
+    TRY(fingerprint(c, &h, e));
+    snprintf(hex, sizeof hex, "%016llx", (unsigned long long)h);
+    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s}", "unfinished", "run the same conversion again to go on", "to",
+                             to[c->o->to], "mtp", mtp[c->o->mtp], "scale_fmt",
+                             c->o->scale == SCALE_UE8M0 ? "ue8m0" : "f32", "source", hex);
+    *out = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    return *out ? OK : out_of_memory(e);
+}
+
+static status check_empty(const char *folder, error *e) {
+    DIR *d = opendir(folder);
+    if (!d) return fail(e, ERR_IO, "%s: %s", folder, strerror(errno));
+    status s = OK;
+    for (const struct dirent *x; s == OK && (x = readdir(d));)
+        if (strcmp(x->d_name, ".") != 0 && strcmp(x->d_name, "..") != 0 && strcmp(x->d_name, MARKER ".tmp") != 0)
+            s = fail(e, ERR_ARG, "%s: not empty (\"%.100s\"), a new folder was wanted", folder, x->d_name);
+    closedir(d);
+    return s;
+}
+
+/* Takes possession of the output folder: new, empty, or ours and unfinished. */
+static status enter_folder(const conversion *c, const char *marker, error *e) {
+    TRY(make_directory(c->o->out, e));
+    char *wanted = NULL;
+    str found = {0};
+    status s = marker_text(c, &wanted, e);
+    if (s == OK && !file_exists(marker)) {
+        s = check_empty(c->o->out, e);
+        if (s == OK) s = file_save(marker, wanted, strlen(wanted), e);
+    } else if (s == OK) {
+        s = file_read(&found, marker, 1 << 16, e);
+        if (s == OK && strcmp(found.p, wanted) != 0)
+            s = fail(e, ERR_ARG,
+                     "%s: of an unfinished conversion with other options or of another or changed input; "
+                     "go on with that one or take another folder",
+                     marker);
+    }
+    free(wanted);
+    str_free(&found);
+    return s;
+}
+
+static status check_folders(const convert_options *o, error *e) {
+    if (!is_directory(o->in)) return fail(e, ERR_ARG, "%s: not a folder", o->in);
+    char *in = realpath(o->in, NULL), *out = realpath(o->out, NULL);
+    bool same = in && out && strcmp(in, out) == 0;
+    free(in);
+    free(out);
+    return same ? fail(e, ERR_ARG, "%s: input and output are the same folder", o->out) : OK;
+}
+
+static status run(conversion *c, const char *marker, error *e) {
+    TRY(check_folders(c->o, e));
+    TRY(config_file_read(&c->config, c->o->in, e));
+    TRY(weights_open_in_place(&c->in, c->o->in, e));
+    TRY(make_plan(c, e));
+    TRY(enter_folder(c, marker, e));
+    TRY(write_shards(c, e));
+    TRY(copy_files(c, e));
+    TRY(config_file_write(&c->config, c->o, e));
+    /* DeepSeek's FP8 checkpoints have total_size in their index, those that its conversion script writes have not */
+    TRY(shard_plan_write_index(c->plan, c->o->out, c->o->to == CONVERT_FP8, e));
+    return unlink(marker) == 0 ? OK : fail(e, ERR_IO, "%s: cannot remove: %s", marker, strerror(errno));
+}
+
+status convert_run(const convert_options *o, convert_result *result, error *e) {
+    *result = (convert_result){0};
+    conversion c = {.o = o, .r = result};
+    char *marker = path_join(o->out, MARKER);
+    status s = marker ? run(&c, marker, e) : out_of_memory(e);
+    free(marker);
+    free(c.out);
+    free(c.jobs);
+    shard_plan_close(c.plan);
+    weights_close(c.in);
+    config_file_close(&c.config);
+    return s;
+}
