@@ -52,9 +52,80 @@ $(BUILD)/libhadal.so: $(BUILD)/libhadal.a
 $(BUILD)/hadal: $(CLIOBJ) $(filter $(BUILD)/src/base/%,$(LIBOBJ)) $(BUILD)/libhadal.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/internal.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+# --- tests: one program per tests/*/test_*.c; what several share lies beside them as other .c files ----------------
+SHARED  := $(filter-out tests/fuzz/% tests/gold/gold.c,$(filter-out tests/%/test_%,$(sort $(wildcard tests/*/*.c))))
+SHARED  := $(foreach f,$(SHARED),$(if $(findstring /test_,$(f)),,$(f)))
+TESTOBJ := $(SHARED:%.c=$(BUILD)/%.o)
 
--include $(OBJ:.o=.d) $(TESTS:=.d)
-.PHONY: all
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/internal.a
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lz $(LDLIBS)
+
+# Fuzz targets need clang's libFuzzer; `make test` runs each for a few seconds on its corpus.
+FUZZ    := $(patsubst %.c,build/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+build/fuzz/lib.a: $(LIBOBJ:$(BUILD)/%.o=build/fuzz/%.o)
+	@rm -f $@
+	ar rcs $@ $^
+build/fuzz/src/%.o: src/%.c
+	@mkdir -p $(@D)
+	clang $(CFLAGS) $(ISA) -fsanitize=address,undefined,fuzzer-no-link -c $< -o $@
+build/fuzz/tests/%: tests/%.c build/fuzz/lib.a
+	@mkdir -p $(@D)
+	clang $(CFLAGS) -fsanitize=address,undefined,fuzzer -o $@ $^ $(LDLIBS)
+FCPU    := build/fuzz/src/kernels/cpu
+$(FCPU)/avx2/%.o:       ISA := -mavx2 -mfma -mf16c
+$(FCPU)/avx512/%.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
+$(FCPU)/avx512bf16/%.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16
+$(FCPU)/amx/%.o:        ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16
+
+EXAMPLE := $(BUILD)/examples/complete
+$(EXAMPLE): examples/complete.c $(BUILD)/libhadal.so
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -std=c11 $(OPT) $(WARN) -Iinclude -o $@ $< -L$(BUILD) -lhadal -Wl,-rpath,$(abspath $(BUILD))
+
+test: all $(TESTS) $(BUILD)/tests/gold/gold $(EXAMPLE) $(if $(SAN),,$(FUZZ))
+	@BUILD=$(BUILD) sh tests/run.sh $(TESTS)
+
+house:
+	@sh tests/house/run.sh $(BUILD)
+
+# Every comparison with a folder laid out like the reference data.
+GOLD    ?= ../shared/golden
+gold: $(BUILD)/tests/gold/gold
+	@$< $(GOLD)
+
+demo: all
+	@sh examples/demo/run.sh $(BUILD)/hadal
+
+bench: all
+	$(BUILD)/hadal bench --machine
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+# --- install -------------------------------------------------------------------------------------------------------
+DEST    := $(DESTDIR)$(PREFIX)
+install: all
+	install -d $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include $(DEST)/share/bash-completion/completions
+	install -m 755 $(BUILD)/hadal $(DEST)/bin/hadal
+	install -m 644 $(BUILD)/libhadal.a $(DEST)/lib/
+	install -m 755 $(BUILD)/libhadal.so $(DEST)/lib/libhadal.so.0
+	ln -sf libhadal.so.0 $(DEST)/lib/libhadal.so
+	install -m 644 include/hadal.h $(DEST)/include/
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBS@|$(filter-out -lreadline,$(LDLIBS))|' tools/hadal.pc.in > $(DEST)/lib/pkgconfig/hadal.pc
+	$(BUILD)/hadal completion > $(DEST)/share/bash-completion/completions/hadal
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make            the program build/hadal, build/libhadal.a, build/libhadal.so'
+	@echo 'make test       all tests (SAN=1: under the address and undefined-behaviour sanitizers)'
+	@echo 'make gold       every comparison with the reference data in GOLD=DIR (default ../shared/golden)'
+	@echo 'make house      layering, exported symbols, globals, formatting'
+	@echo 'make demo       a small model made, run, converted, checked and measured'
+	@echo 'make install    PREFIX=$(PREFIX), DESTDIR'
+	@echo 'make format     clang-format over all sources'
+
+-include $(OBJ:.o=.d) $(TESTS:=.d) $(TESTOBJ:.o=.d)
+.PHONY: all test house gold demo bench format install clean help
 .SECONDARY:
