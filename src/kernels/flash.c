@@ -165,6 +165,7 @@ static void attend(const attn_product *p, const unit *u, const space *w, const s
                 if (see > most) most = see;
             }
             if (most == 0) continue;
+            a.keys = (int)least(most, keys); /* what nobody here sees need not be multiplied */
             a.q = (const char *)w->q + (size_t)(r / PANEL) * panel_bytes;
             a.seen = seen;
             a.max = out->max + r;
