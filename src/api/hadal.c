@@ -148,7 +148,14 @@ void hadal_sampling_defaults(const hadal_model *m, hadal_sampling *out) {
 typedef struct callback {
     hadal_on_token *token;
     void *arg;
+    hadal_progress *progress;
+    void *progress_arg;
 } callback;
+
+static bool on_prompt(void *arg, int64_t done, int64_t total) {
+    const callback *c = arg;
+    return !c->progress || c->progress(c->progress_arg, (uint64_t)done, (uint64_t)total, "prompt tokens") == 0;
+}
 
 static bool on_token(void *arg, const generated_token *t) {
     const callback *c = arg;
@@ -227,8 +234,8 @@ int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *pro
             inner[i] = s[i]->s;
             lengths[i] = n[i];
         }
-        callback c = {token, arg};
-        generate_hooks hooks = {.token = on_token, .arg = &c};
+        callback c = {token, arg, given.progress, given.progress_arg};
+        generate_hooks hooks = {.token = on_token, .prompt = on_prompt, .arg = &c};
         st = generate(inner, batch, prompts, lengths, &g, &hooks, answers, &why);
         for (int i = 0; i < batch; i++) give_result(&answers[i], &out[i]);
     }
