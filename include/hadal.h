@@ -212,9 +212,14 @@ HADAL_API int hadal_init(const char *config_path, const char *out, uint64_t seed
 HADAL_API int hadal_check(hadal_model *m, const char *golden, double max_kl, void (*line)(void *arg, const char *json),
                           void *arg, char **json, hadal_error *e);
 
-/* Our tensors under the names of a golden safetensors file (docs/check.md lists them), written to `out`. */
-HADAL_API int hadal_trace(hadal_model *m, const char *golden, const char *out, hadal_progress *progress, void *arg,
-                          hadal_error *e);
+/* Writes such a file: our logits for these texts (BOS added as the tokenizer does). */
+HADAL_API int hadal_golden_write(hadal_model *m, const char *const *prompts, int count, const char *path,
+                                 hadal_error *e);
+
+/* Our tensors under the names of a golden safetensors file (docs/check.md lists them), written to `out`. missing (may
+ * be NULL): the golden names that this model and number format cannot make, one a line; owned by the caller. */
+HADAL_API int hadal_trace(hadal_model *m, const char *golden, const char *out, char **missing, hadal_progress *progress,
+                          void *arg, hadal_error *e);
 
 typedef struct hadal_bench_options {
     size_t size;

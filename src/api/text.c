@@ -94,3 +94,141 @@ void folder_text_close(folder_text *f) {
     free(f->model_type);
     *f = (folder_text){0};
 }
+
+/* The options with the defaults that every caller wants, and the texts of the tokens. */
+static status chat_options(const folder_text *f, const char *options_json, json_t **out, error *e) {
+    if (options_json) TRY(json_parse(out, options_json, strlen(options_json), "chat options", e));
+    else *out = json_object();
+    if (!*out) return fail(e, ERR_NOMEM, "memory is out");
+    if (!json_is_object(*out)) return fail(e, ERR_ARG, "chat options should be a JSON object");
+    const tokenizer *t = f->tokenizer.t;
+    const struct {
+        const char *key;
+        const char *text;
+    } tokens[] = {{"bos_token", t ? tokenizer_bos_text(t) : NULL},
+                  {"eos_token", t ? tokenizer_eos_text(t) : NULL},
+                  {"pad_token", t ? tokenizer_pad_text(t) : NULL}};
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        if (tokens[i].text && !json_object_get(*out, tokens[i].key))
+            json_object_set_new(*out, tokens[i].key, json_string(tokens[i].text));
+    bool open_end =
+        json_is_true(json_object_get(*out, "continue_final_message")) || json_is_true(json_object_get(*out, "prefix"));
+    if (!json_object_get(*out, "add_generation_prompt"))
+        json_object_set_new(*out, "add_generation_prompt", json_boolean(!open_end));
+    return OK;
+}
+
+status folder_text_render(const folder_text *f, const char *messages_json, const char *options_json, char **text,
+                          error *e) {
+    json_t *messages = NULL, *options = NULL;
+    str out = {0};
+    if (f->template_error)
+        return fail(e, ERR_UNSUPPORTED, "the checkpoint's chat template cannot be used: %s", f->template_error);
+    status s = json_parse(&messages, messages_json, strlen(messages_json), "messages", e);
+    if (s == OK && !json_is_array(messages)) s = fail(e, ERR_ARG, "messages should be a JSON list");
+    if (s == OK) s = chat_options(f, options_json, &options, e);
+    if (s == OK) s = chat_render(f->template, f->model_type, messages, options, &out, e);
+    if (s == OK) s = str_check(&out, e);
+    if (s == OK && !(*text = str_take(&out))) s = fail(e, ERR_NOMEM, "memory is out");
+    str_free(&out);
+    json_decref(messages);
+    json_decref(options);
+    return s;
+}
+
+int hadal_chat_render(const hadal_model *m, const char *messages_json, const char *options_json, char **text,
+                      hadal_error *e) {
+    error why;
+    *text = NULL;
+    return api_result(folder_text_render(&m->text, messages_json, options_json, text, &why), &why, e);
+}
+
+int hadal_chat_render_folder(const char *folder, const char *messages_json, const char *options_json, char **text,
+                             hadal_error *e) {
+    error why;
+    folder_text f;
+    *text = NULL;
+    status s = folder_text_open(&f, folder, &why);
+    if (s == OK) {
+        s = folder_text_render(&f, messages_json, options_json, text, &why);
+        folder_text_close(&f);
+    }
+    return api_result(s, &why, e);
+}
+
+int hadal_chat_is_thinking(const char *rendered) {
+    static const char mark[] = "<think>";
+    size_t n = strlen(rendered);
+    while (n && isspace((unsigned char)rendered[n - 1])) n--;
+    return n >= sizeof mark - 1 && memcmp(rendered + n - (sizeof mark - 1), mark, sizeof mark - 1) == 0;
+}
+
+/* --- tokens ----------------------------------------------------------------------------------------------------- */
+
+int hadal_tokenizer_open(hadal_tokenizer **out, const char *folder, hadal_error *e) {
+    error why;
+    *out = NULL;
+    hadal_tokenizer *h = calloc(1, sizeof *h);
+    status s = h ? tokenizer_open(&h->t, folder, &why) : fail(&why, ERR_NOMEM, "memory is out");
+    if (s == OK) *out = h;
+    else free(h);
+    return api_result(s, &why, e);
+}
+
+void hadal_tokenizer_close(hadal_tokenizer *h) {
+    if (!h) return;
+    tokenizer_close(h->t);
+    free(h);
+}
+
+const hadal_tokenizer *hadal_model_tokenizer(const hadal_model *m) {
+    return m->text.tokenizer.t ? &m->text.tokenizer : NULL;
+}
+
+int hadal_tokenize(const hadal_tokenizer *h, const char *text, size_t n, unsigned flags, int32_t **ids, size_t *count,
+                   hadal_error *e) {
+    error why;
+    unsigned inner =
+        (flags & HADAL_PARSE_SPECIAL ? TOK_PARSE_SPECIAL : 0) | (flags & HADAL_ADD_SPECIAL ? TOK_ADD_SPECIAL : 0);
+    return api_result(tokenizer_encode(h->t, text, n, inner, ids, count, &why), &why, e);
+}
+
+int hadal_detokenize(const hadal_tokenizer *h, const int32_t *ids, size_t count, int skip_special, char **text,
+                     size_t *n, hadal_error *e) {
+    error why;
+    str out = {0};
+    tokenizer_decode(h->t, ids, count, skip_special != 0, &out);
+    if (n) *n = out.n;
+    *text = str_take(&out);
+    return api_result(*text ? OK : fail(&why, ERR_NOMEM, "memory is out"), &why, e);
+}
+
+int hadal_tokenizer_size(const hadal_tokenizer *h) {
+    return tokenizer_vocab_size(h->t);
+}
+int hadal_tokenizer_eos(const hadal_tokenizer *h) {
+    return tokenizer_eos(h->t);
+}
+
+int hadal_token_text(const hadal_tokenizer *h, int32_t id, char **text, hadal_error *e) {
+    error why;
+    size_t n;
+    str out = {0};
+    const char *bytes = tokenizer_bytes(h->t, id, &n);
+    *text = NULL;
+    if (!bytes) return api_result(fail(&why, ERR_ARG, "no token has the id %d", id), &why, e);
+    for (size_t i = 0; i < n;) {
+        unsigned char c = (unsigned char)bytes[i];
+        size_t length = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+        if (c >= 0x20 && c != 0x7f && length <= n - i && utf8_valid(bytes + i, length) == length) {
+            str_add(&out, bytes + i, length);
+            i += length;
+        } else {
+            if (c == '\n') str_puts(&out, "\\n");
+            else str_addf(&out, "\\x%02x", c);
+            i++;
+        }
+    }
+    *text = str_take(&out);
+    return api_result(*text ? OK : fail(&why, ERR_NOMEM, "memory is out"), &why, e);
+}

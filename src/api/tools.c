@@ -6,6 +6,7 @@
 #include "convert/convert.h"
 #include "convert/init.h"
 #include "eval/bench.h"
+#include "eval/golden_logits.h"
 #include "eval/logit_kl.h"
 #include "eval/trace.h"
 
@@ -85,11 +86,30 @@ int hadal_init(const char *config, const char *out, uint64_t seed, hadal_progres
 
 /* --- check, trace ----------------------------------------------------------------------------------------------- */
 
-int hadal_trace(hadal_model *m, const char *golden, const char *out, hadal_progress *progress, void *arg,
-                hadal_error *e) {
+int hadal_check(hadal_model *m, const char *golden, double max_kl, void (*line)(void *arg, const char *json), void *arg,
+                char **json, hadal_error *e) {
+    error why;
+    str summary = {0};
+    status s = logit_kl_check(m->g, m->text.tokenizer.t, golden, max_kl, line, arg, &summary, &why);
+    if (s == OK && json && !(*json = str_take(&summary))) s = fail(&why, ERR_NOMEM, "memory is out");
+    str_free(&summary);
+    return api_result(s, &why, e);
+}
+
+int hadal_golden_write(hadal_model *m, const char *const *prompts, int count, const char *path, hadal_error *e) {
+    error why;
+    return api_result(golden_logits_write(m->g, m->text.tokenizer.t, prompts, count, path, &why), &why, e);
+}
+
+int hadal_trace(hadal_model *m, const char *golden, const char *out, char **missing, hadal_progress *progress,
+                void *arg, hadal_error *e) {
     error why;
     progress_call p = {progress, arg};
-    return api_result(trace_run(m->g, golden, out, on_bytes, &p, &why), &why, e);
+    str names = {0};
+    status s = trace_run(m->g, golden, out, &names, on_bytes, &p, &why);
+    if (s == OK && missing && !(*missing = str_take(&names))) s = fail(&why, ERR_NOMEM, "memory is out");
+    str_free(&names);
+    return api_result(s, &why, e);
 }
 
 /* --- bench ------------------------------------------------------------------------------------------------------ */

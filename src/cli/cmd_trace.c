@@ -1,4 +1,5 @@
 /* hadal trace: the tensors inside a run of the model, for comparison with another implementation. */
+#include <stdio.h>
 #include "cli/commands.h"
 #include "cli/generate.h"
 #include "cli/term.h"
@@ -28,10 +29,14 @@ static int run(void *given, int n, char **args) {
     if (!code) code = open_model(&m, args[0], &o->machine);
     if (code) return code;
     progress p = {.what = "tracing"};
-    int st = hadal_trace(m, o->golden, o->out, progress_call, &p, &e);
+    char *missing = NULL;
+    int st = hadal_trace(m, o->golden, o->out, &missing, progress_call, &p, &e);
     progress_end(&p);
     hadal_model_close(m);
-    return st ? report(&e) : EXIT_FINE;
+    if (st) return report(&e);
+    if (*missing) fprintf(stderr, "not made (another number format or model):\n%s", missing);
+    hadal_free(missing);
+    return EXIT_FINE;
 }
 
 const command command_trace = {
