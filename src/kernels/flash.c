@@ -5,7 +5,10 @@
 #include "kernels/queue.h"
 
 enum {
-    ROW_BLOCK = 128,        /* rows of a unit: enough to pay for packing the keys, few enough for the second cache */
+    MOST_ROWS = 512,        /* rows of a unit: enough to pay for reading and packing the keys, */
+    LEAST_ROWS = 64,        /* few enough to give every thread several units, */
+    ROWS_BYTES = 1 << 20,   /* and for queries and results to stay in the second cache */
+    SPLIT_ROWS = 128,       /* rows of a unit when the keys are split */
     CHUNK = 2 * KEY_BLOCK,  /* keys of a unit when the keys are split */
     JOIN_ROWS = 4,          /* rows of one joining task */
     PARTS_BYTES = 64 << 20, /* bound of the memory that holds partial results */
@@ -35,13 +38,14 @@ typedef struct state {
 typedef struct run {
     const attn_micro *m;
     const attn_product *p;
+    int64_t rows; /* of a unit of jobs that are not split: changes no bit of a result */
     const unit *units;
     int64_t wave;        /* first unit of the parallel loop */
     int64_t wave_blocks; /* and first row block */
     char *work, *parts;
     size_t work_bytes, part_bytes;
     const unit *blocks; /* split jobs: every row block with all its keys */
-    float *joined;      /* [blocks][2][ROW_BLOCK]: maximum and sum of what is joined already */
+    float *joined;      /* [blocks][2][SPLIT_ROWS]: maximum and sum of what is joined already */
     int64_t wave_end;
 } run;
 
@@ -74,16 +78,16 @@ static state carve_state(memory *at, int64_t rows, int64_t d_v) {
     return s;
 }
 
-static space carve_work(memory *at, const attn_product *p, int64_t d_qk, int64_t d_v) {
+static space carve_work(memory *at, const attn_product *p, int64_t rows, int64_t d_qk, int64_t d_v) {
     size_t size = dtype_size(p->type), step = KEY_BLOCK * STEP_PANELS * PANEL * sizeof(float);
     size_t dk = (size_t)pad(d_qk, p->dim_pad), dv = (size_t)pad(d_v, PANEL);
     space w;
-    w.q = carve(at, ROW_BLOCK * dk * size);
+    w.q = carve(at, (size_t)rows * dk * size);
     w.k = carve(at, KEY_BLOCK * dk * size);
     w.v = carve(at, KEY_BLOCK * dv * size);
     w.p = carve(at, step);
     w.s = carve(at, step);
-    w.state = carve_state(at, ROW_BLOCK, d_v);
+    w.state = carve_state(at, rows, d_v);
     return w;
 }
 
@@ -190,7 +194,7 @@ static void whole_task(void *arg, int64_t task, int thread) {
     const unit *u = &r->units[r->wave + task];
     const flash_job *j = u->job;
     memory at = {.base = r->work + (size_t)thread * r->work_bytes};
-    space w = carve_work(&at, r->p, j->d_qk, j->d_v);
+    space w = carve_work(&at, r->p, r->rows, j->d_qk, j->d_v);
     attend(r->p, u, &w, &w.state);
     for (int64_t i = 0; i < u->rows; i++)
         r->m->scale(output_row(j, u->row + i), w.state.o + i * pad(j->d_v, PANEL), inverse(w.state.sum[i]), j->d_v);
@@ -205,7 +209,7 @@ static void chunk_task(void *arg, int64_t task, int thread) {
     const run *r = arg;
     const unit *u = &r->units[r->wave + task];
     memory at = {.base = r->work + (size_t)thread * r->work_bytes};
-    space w = carve_work(&at, r->p, u->job->d_qk, u->job->d_v);
+    space w = carve_work(&at, r->p, SPLIT_ROWS, u->job->d_qk, u->job->d_v);
     state part = part_of(r, r->wave + task, u);
     attend(r->p, u, &w, &part);
 }
@@ -214,13 +218,13 @@ static void chunk_task(void *arg, int64_t task, int thread) {
 static void join_task(void *arg, int64_t task, int thread) {
     (void)thread;
     const run *r = arg;
-    int64_t block = r->wave_blocks + task / (ROW_BLOCK / JOIN_ROWS);
+    int64_t block = r->wave_blocks + task / (SPLIT_ROWS / JOIN_ROWS);
     const unit *b = &r->blocks[block];
-    int64_t first = task % (ROW_BLOCK / JOIN_ROWS) * JOIN_ROWS, end = least(first + JOIN_ROWS, b->rows);
+    int64_t first = task % (SPLIT_ROWS / JOIN_ROWS) * JOIN_ROWS, end = least(first + JOIN_ROWS, b->rows);
     int64_t chunks = (b->end + CHUNK - 1) / CHUNK, d_v = pad(b->job->d_v, PANEL);
     int64_t from = r->wave > b->block ? r->wave : b->block, to = least(r->wave_end, b->block + chunks);
     for (int64_t i = first; i < end; i++) {
-        float *max = r->joined + block * 2 * ROW_BLOCK + i, *sum = max + ROW_BLOCK;
+        float *max = r->joined + block * 2 * SPLIT_ROWS + i, *sum = max + SPLIT_ROWS;
         float *o = output_row(b->job, b->row + i);
         for (int64_t c = from; c < to; c++) {
             state part = part_of(r, c, b);
@@ -247,14 +251,14 @@ static bool splits(const flash_job *j) {
 }
 
 /* Counts (units = NULL) or writes the row blocks of all jobs: of split jobs or of the others. */
-static int64_t list_blocks(const flash_job *job, int64_t jobs, bool split, unit *units) {
+static int64_t list_blocks(const flash_job *job, int64_t jobs, bool split, int64_t size, unit *units) {
     int64_t n = 0;
     for (int64_t i = 0; i < jobs; i++) {
         if (job[i].rows == 0 || splits(&job[i]) != split) continue;
-        int64_t blocks = (job[i].rows + ROW_BLOCK - 1) / ROW_BLOCK;
+        int64_t blocks = (job[i].rows + size - 1) / size;
         for (int64_t b = blocks - 1; b >= 0; b--, n++) { /* those that see most come first */
             if (!units) continue;
-            int64_t row = b * ROW_BLOCK, rows = least(ROW_BLOCK, job[i].rows - row);
+            int64_t row = b * size, rows = least(size, job[i].rows - row);
             units[n] = (unit){.job = &job[i], .row = row, .rows = rows, .end = visible(&job[i], row + rows - 1)};
         }
     }
@@ -278,32 +282,47 @@ static int64_t list_chunks(unit *blocks, int64_t n, unit *units) {
     return count;
 }
 
+/* The largest block of rows that leaves its data in the cache and enough units for the threads. */
+static int64_t choose_rows(const attn_product *p, const flash_job *job, int64_t jobs, int64_t threads) {
+    int64_t rows = MOST_ROWS, bytes = 0;
+    for (int64_t i = 0; i < jobs; i++) {
+        int64_t row = job[i].d_qk * (int64_t)dtype_size(p->type) + job[i].d_v * (int64_t)sizeof(float);
+        if (row > bytes) bytes = row;
+    }
+    while (rows > LEAST_ROWS && (rows * bytes > ROWS_BYTES || list_blocks(job, jobs, false, rows, NULL) < 4 * threads))
+        rows /= 2;
+    return rows;
+}
+
 static void run_split(queue *q, run *r, int64_t chunks, int64_t parts) {
     for (r->wave = 0; r->wave < chunks; r->wave = r->wave_end) {
         r->wave_end = least(r->wave + parts, chunks);
         pool_run(q->pool, r->wave_end - r->wave, chunk_task, r);
         r->wave_blocks = r->units[r->wave].block;
         int64_t blocks = r->units[r->wave_end - 1].block + 1 - r->wave_blocks;
-        pool_run(q->pool, blocks * (ROW_BLOCK / JOIN_ROWS), join_task, r);
+        pool_run(q->pool, blocks * (SPLIT_ROWS / JOIN_ROWS), join_task, r);
     }
 }
 
 void flash_run(queue *q, const flash_job *job, int64_t jobs) {
     run r = {.m = q->attn, .p = &q->attn->product[q->compute]};
-    int64_t whole = list_blocks(job, jobs, false, NULL), blocks = list_blocks(job, jobs, true, NULL), chunks = 0;
-    int64_t threads = pool_threads(q->pool);
+    int64_t threads = pool_threads(q->pool), chunks = 0;
+    r.rows = choose_rows(r.p, job, jobs, threads);
+    int64_t whole = list_blocks(job, jobs, false, r.rows, NULL);
+    int64_t blocks = list_blocks(job, jobs, true, SPLIT_ROWS, NULL);
     for (int64_t i = 0; i < jobs; i++) {
         memory work = {0}, part = {0};
-        carve_work(&work, r.p, job[i].d_qk, job[i].d_v);
-        carve_state(&part, pad(least(ROW_BLOCK, job[i].rows), PANEL), job[i].d_v);
+        carve_work(&work, r.p, splits(&job[i]) ? SPLIT_ROWS : r.rows, job[i].d_qk, job[i].d_v);
+        carve_state(&part, pad(least(SPLIT_ROWS, job[i].rows), PANEL), job[i].d_v);
         if (work.used > r.work_bytes) r.work_bytes = work.used;
         if (!splits(&job[i])) continue;
         if (part.used > r.part_bytes) r.part_bytes = part.used;
-        chunks += (job[i].rows + ROW_BLOCK - 1) / ROW_BLOCK * ((visible(&job[i], job[i].rows - 1) + CHUNK - 1) / CHUNK);
+        chunks +=
+            (job[i].rows + SPLIT_ROWS - 1) / SPLIT_ROWS * ((visible(&job[i], job[i].rows - 1) + CHUNK - 1) / CHUNK);
     }
     int64_t parts = r.part_bytes ? least(chunks, 1 + PARTS_BYTES / (int64_t)r.part_bytes) : 0;
     size_t units_bytes = (size_t)(whole + blocks + chunks) * sizeof(unit);
-    size_t joined_bytes = (size_t)blocks * 2 * ROW_BLOCK * sizeof(float);
+    size_t joined_bytes = (size_t)blocks * 2 * SPLIT_ROWS * sizeof(float);
     memory at = {0};
     at.base = queue_scratch(q, SLOT_FLASH,
                             (size_t)threads * r.work_bytes + (size_t)parts * r.part_bytes + joined_bytes + units_bytes +
@@ -314,11 +333,11 @@ void flash_run(queue *q, const flash_job *job, int64_t jobs) {
     r.joined = carve(&at, joined_bytes);
     unit *units = carve(&at, units_bytes);
     r.units = units;
-    list_blocks(job, jobs, false, units);
+    list_blocks(job, jobs, false, r.rows, units);
     pool_run(q->pool, whole, whole_task, &r);
     if (blocks == 0) return;
     unit *split = units + whole;
-    list_blocks(job, jobs, true, split);
+    list_blocks(job, jobs, true, SPLIT_ROWS, split);
     r.blocks = split;
     r.units = split + blocks;
     chunks = list_chunks(split, blocks, split + blocks);

@@ -113,28 +113,29 @@ static inline __attribute__((always_inline)) vec softmax_pairs(const attn_step *
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
                                                 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     int64_t width = a->panels * PANEL;
+    int keys = a->keys;
     const float *s = a->s + c;
     char *p = (char *)a->p + c * 4;
-    vec factor = v_set(a->scale), none = v_set(-INFINITY), old = v_load(a->max + c);
-    vec most[2] = {old, old};
+    vec factor = v_set(a->scale), none = v_set(-INFINITY), old = v_load(a->max + c), max = old, other = old;
     __m512i limit = _mm512_loadu_si512(a->seen + c);
-    for (int r = 0; r < a->keys; r++) {
-        vec x = v_mul(v_load(s + r * width), factor);
+    for (int r = 0; r < keys; r += 2) { /* behind the last of an odd number lies something that nobody sees */
+        vec x = v_mul(v_load(s + r * width), factor), y = v_mul(v_load(s + (r + 1) * width), factor);
         if (!all) x = v_where(_mm512_cmplt_epi32_mask(_mm512_set1_epi32(r), limit), x, none);
-        most[r & 1] = v_max(x, most[r & 1]); /* keeps the old one when x is NaN */
+        if (!all || r + 1 == keys) y = v_where(_mm512_cmplt_epi32_mask(_mm512_set1_epi32(r + 1), limit), y, none);
+        max = v_max(x, max); /* keeps the old one when x is NaN */
+        other = v_max(y, other);
     }
-    vec max = v_max(most[0], most[1]), base = v_where(v_less(none, max), max, v_zero()), total = v_zero();
+    max = v_max(max, other);
+    vec base = v_where(v_less(none, max), max, v_zero()), total = v_zero();
     vec minus = v_sub(v_zero(), base);
-    for (int r = 0; r < a->keys; r += 2) {
-        vec weight[2];
-        for (int j = 0; j < 2; j++) {
-            vec x = v_fma(v_load(s + (r + j) * width), factor, minus);
-            if (!all) x = v_where(_mm512_cmplt_epi32_mask(_mm512_set1_epi32(r + j), limit), x, none);
-            weight[j] = v_exp2(x);
-        }
-        if (r + 1 == a->keys) weight[1] = v_zero();
-        total = v_add(v_add(total, weight[0]), weight[1]);
-        __m512i words = (__m512i)_mm512_cvtne2ps_pbh(weight[1], weight[0]);
+    for (int r = 0; r < keys; r += 2) {
+        vec x = v_fma(v_load(s + r * width), factor, minus), y = v_fma(v_load(s + (r + 1) * width), factor, minus);
+        if (!all) x = v_where(_mm512_cmplt_epi32_mask(_mm512_set1_epi32(r), limit), x, none);
+        if (!all || r + 1 == keys) y = v_where(_mm512_cmplt_epi32_mask(_mm512_set1_epi32(r + 1), limit), y, none);
+        x = v_exp2(x);
+        y = v_exp2(y);
+        total = v_add(total, v_add(x, y));
+        __m512i words = (__m512i)_mm512_cvtne2ps_pbh(y, x);
         _mm512_storeu_si512(p + r / 2 * width * 4, _mm512_permutexvar_epi16(interleave, words));
     }
     vec correction = v_exp2(v_sub(old, base));
