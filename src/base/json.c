@@ -8,8 +8,9 @@ status json_parse(json_t **out, const char *text, size_t n, const char *name, er
     json_error_t je;
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
     if (*out) return OK;
-    return fail(e, json_error_code(&je) == json_error_out_of_memory ? ERR_NOMEM : ERR_FORMAT,
-                "%s: not valid JSON: %s (line %d, column %d)", name, je.text, je.line, je.column);
+    /* when memory runs out in the middle of a value jansson leaves the text empty */
+    if (json_error_code(&je) == json_error_out_of_memory || !je.text[0]) return fail(e, ERR_NOMEM, "memory is out");
+    return fail(e, ERR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", name, je.text, je.line, je.column);
 }
 
 status json_read(json_t **out, const char *path, size_t max_bytes, error *e) {

@@ -54,10 +54,10 @@ static int set_quantization(json_t *root, scale_format scale) {
     return json_object_set_new(root, "quantization_config", q);
 }
 
-static int rewrite(json_t *root, const convert_options *o) {
+static int rewrite(json_t *root, bool quantized_so, const convert_options *o) {
     int bad = 0;
     if (o->to != CONVERT_FP8) json_object_del(root, "quantization_config");
-    else if (!json_is_object(json_object_get(root, "quantization_config"))) bad |= set_quantization(root, o->scale);
+    else if (!quantized_so) bad |= set_quantization(root, o->scale);
 
     const char *type = o->to == CONVERT_F32 ? "float32" : "bfloat16";
     const char *newer = json_object_get(root, "dtype") ? "dtype" : NULL; /* transformers 5 calls torch_dtype so */
@@ -85,7 +85,9 @@ static char *dump(const json_t *root) {
 
 status config_file_write(const config_file *c, const convert_options *o, error *e) {
     json_t *root = json_deep_copy(c->root);
-    char *text = root && rewrite(root, o) == 0 ? dump(root) : NULL;
+    bool quantized_so =
+        json_is_object(json_object_get(root, "quantization_config")) && config_file_scale(c) == o->scale;
+    char *text = root && rewrite(root, quantized_so, o) == 0 ? dump(root) : NULL;
     char *path = path_join(o->out, "config.json");
     status s = text && path ? file_save(path, text, strlen(text), e) : fail(e, ERR_NOMEM, "memory is out");
     json_decref(root);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/file.h"
@@ -181,6 +180,9 @@ static status add_tensor(conversion *c, const weights_entry *x, error *e) {
 
 static status make_plan(conversion *c, error *e) {
     size_t n = weights_count(c->in);
+    if (c->o->mtp == CONVERT_MTP_DROP && c->config.n_layers == INT64_MAX)
+        return fail(e, ERR_FORMAT, "%s/config.json: no \"num_hidden_layers\", so which layers are MTP is not known",
+                    c->o->in);
     c->jobs = calloc(2 * n + 1, sizeof *c->jobs);
     if (!c->jobs) return out_of_memory(e);
     TRY(shard_plan_open(&c->plan, e));
@@ -276,13 +278,10 @@ static status make_scales(const conversion *c, const weights_entry *x, int64_t i
 
 /* --- streaming ------------------------------------------------------------------------------------------------- */
 
-/* Elements first .. first+n-1 of the input will not be read again soon: let their pages go. The pages' start is rounded
- * down, so that neighbouring calls leave nothing between them; a page given back too early is only read again. */
-static void let_go(const tensor *t, int64_t first, int64_t n) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t p = (uintptr_t)t->data + (size_t)first * dtype_size(t->type), end = p + (size_t)n * dtype_size(t->type);
-    p -= p % page;
-    if (end > p) madvise((void *)p, end - p, MADV_DONTNEED);
+/* Elements first .. first+n-1 of x will not be read again soon. */
+static void let_go(const conversion *c, const weights_entry *x, int64_t first, int64_t n) {
+    size_t size = dtype_size(x->t.type);
+    weights_let_go(c->in, x, (size_t)first * size, (size_t)n * size);
 }
 
 static status put(conversion *c, shard_writer *w, const void *p, size_t n, const char *what, error *e) {
@@ -310,7 +309,7 @@ static status write_range(conversion *c, shard_writer *w, const job *j, const fl
             bytes = c->out;
         }
         TRY(put(c, w, bytes, (size_t)n * dtype_size(j->to), j->from->name, e));
-        let_go(t, at, n);
+        let_go(c, j->from, at, n);
     }
     return OK;
 }
@@ -337,7 +336,7 @@ static status write_quantized(conversion *c, shard_writer *w, const job *j, erro
         s = make_scales(c, j->from, i, scales, e);
         if (s == OK && j->how == MAKE_SCALES) s = put(c, w, scales, (size_t)blocks * sizeof *scales, j->from->name, e);
         else if (s == OK) s = write_range(c, w, j, scales, row * cols, (row + rows) * cols, e);
-        let_go(t, row * cols, rows * cols);
+        let_go(c, j->from, row * cols, rows * cols);
     }
     free(scales);
     return s;

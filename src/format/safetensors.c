@@ -35,7 +35,7 @@ static status next_value(json_t **out, cursor *c, size_t max, const char *name, 
     *out = json_loadb(c->p, left < max ? left : max, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK,
                       &je);
     if (!*out) {
-        if (json_error_code(&je) == json_error_out_of_memory) return fail(e, ERR_NOMEM, "memory is out");
+        if (json_error_code(&je) == json_error_out_of_memory || !je.text[0]) return fail(e, ERR_NOMEM, "memory is out");
         if (left > max && (size_t)je.position + 4 >= max) /* a character may be cut */
             return fail(e, ERR_FORMAT, "%s: \"%.160s\": longer than the %zu bytes allowed", c->path, name, max);
         return fail(e, ERR_FORMAT, "%s: \"%.160s\": not valid JSON: %s", c->path, name, je.text);

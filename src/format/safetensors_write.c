@@ -50,11 +50,29 @@ static status make_room(shard_plan *p, error *e) {
     return OK;
 }
 
+/* Names become JSON, which is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF. */
+static bool is_utf8(const char *name) {
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    for (const uint8_t *p = (const uint8_t *)name; *p;) {
+        int more = *p < 0x80 ? 0 : *p < 0xc0 ? -1 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : *p < 0xf8 ? 3 : -1;
+        if (more < 0) return false;
+        uint32_t c = more ? *p & (0x3fu >> more) : *p;
+        p++;
+        for (int k = 0; k < more; k++, p++) {
+            if ((*p & 0xc0) != 0x80) return false;
+            c = c << 6 | (*p & 0x3fu);
+        }
+        if (c < least[more] || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff) return false;
+    }
+    return true;
+}
+
 status shard_plan_add(shard_plan *p, const char *file, const char *name, const tensor *t, error *e) {
     if (strcmp(name, "__metadata__") == 0)
         return fail(e, ERR_ARG, "tensor \"%s\": the format keeps this name for itself", name);
     if (p->count && !file != !p->files[p->count - 1])
         return fail(e, ERR_ARG, "tensor \"%.160s\": either all tensors name their shard or none does", name);
+    if (!is_utf8(name)) return fail(e, ERR_ARG, "tensor %zu: its name is not UTF-8", p->count);
     TRY(make_room(p, e));
     uint64_t bytes = dtype_size(t->type);
     for (int i = 0; i < t->ndim; i++)
@@ -145,8 +163,7 @@ static status make_header(planned_shard *s, arena *memory, error *e) {
         if (json_object_get(header, x->name))
             st = fail(e, ERR_ARG, "tensor \"%.160s\": planned twice for shard %s", x->name, s->file);
         else if (x->bytes > INT64_MAX - at) st = fail(e, ERR_ARG, "shard %s: too many bytes", s->file);
-        else if (json_object_set_new(header, x->name, header_entry(x, at)) != 0)
-            st = fail(e, ERR_ARG, "tensor \"%.160s\": its name is not UTF-8, or memory is out", x->name);
+        else if (json_object_set_new(header, x->name, header_entry(x, at)) != 0) st = out_of_memory(e);
         at += x->bytes;
     }
     char *text = st == OK ? json_dumps(header, JSON_COMPACT) : NULL;

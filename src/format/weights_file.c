@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -232,4 +234,19 @@ const char *weights_meta(const weights_file *w, const char *key) {
         for (const char **m = w->shards[i].meta; *m; m += 2)
             if (strcmp(m[0], key) == 0) return m[1];
     return NULL;
+}
+
+void weights_let_go(const weights_file *w, const weights_entry *x, size_t first, size_t n) {
+    /* A page that is read brings its neighbours with it, also those before it that were given back already; without
+     * the megabyte they would add up over a large file. */
+    enum { BEFORE = 1 << 20 };
+    uintptr_t begin = (uintptr_t)x->t.data + first, end = begin + n, page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (size_t i = 0; i < w->n_shards; i++) {
+        uintptr_t map = (uintptr_t)w->shards[i].map.p;
+        if (begin < map || end > map + w->shards[i].map.n || !map) continue; /* elsewhere, or a copy */
+        begin = begin - map > BEFORE ? begin - BEFORE : map;
+        begin -= begin % page;
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+        return;
+    }
 }

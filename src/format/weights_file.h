@@ -37,4 +37,9 @@ const weights_entry *weights_at(const weights_file *w, size_t i); /* by shard (i
 uint64_t weights_bytes(const weights_file *w);                    /* sum over all tensors */
 const char *weights_meta(const weights_file *w, const char *key); /* of the first shard that has it, or NULL */
 
+/* Bytes first .. first+n-1 of x will not be read again soon: their pages in memory, and up to a megabyte before them,
+ * are given back to the system. Reading them once more is allowed and costs time only. For those who stream through
+ * files larger than memory. */
+void weights_let_go(const weights_file *w, const weights_entry *x, size_t first, size_t n);
+
 #endif

@@ -486,6 +486,10 @@ static void folders(void **state) {
     refused(&o, ERR_IO, "config.json");
     scratch_write(&d, "no-config/config.json", "{}", 2);
     refused(&o, ERR_FORMAT, "no tensors");
+    scratch_raw(&d, "no-config/model.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+                1);
+    o.mtp = CONVERT_MTP_DROP;
+    refused(&o, ERR_FORMAT, "num_hidden_layers");
     o = options(&d, "in", "out/deep/er", CONVERT_BF16);
     good(&o);
     refused(&o, ERR_ARG, "not empty"); /* it is finished */

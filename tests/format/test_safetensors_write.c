@@ -147,9 +147,16 @@ static void wrong_plans(void **state) {
     printf("  %s\n", e.text);
     shard_plan_close(p);
     scratch d = scratch_open();
-    safetensors_entry bad = {"\xff", some[0].t};
-    assert_int_equal(safetensors_save(d.dir, &bad, 1, SHARD_BYTES, &e), ERR_ARG);
-    printf("  %s\n", e.text);
+    static const char *const names[] = {
+        "\xff",    "a\x80", "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf0\x80\x80\x80",
+        "\xe6\xb7"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        safetensors_entry bad = {names[i], some[0].t};
+        assert_int_equal(safetensors_save(d.dir, &bad, 1, SHARD_BYTES, &e), ERR_ARG);
+        assert_non_null(strstr(e.text, "not UTF-8"));
+    }
+    safetensors_entry fine = {"\xc2\x80\xe6\xb7\xb1\xf0\x9f\x98\x80", some[0].t};
+    assert_int_equal(safetensors_save(d.dir, &fine, 1, SHARD_BYTES, &e), OK);
     safetensors_entry twice[] = {some[0], some[1], some[0]}; /* in two shards: found when the index is made */
     assert_int_equal(safetensors_save(d.dir, twice, 3, 30, &e), ERR_ARG);
     printf("  %s\n", e.text);

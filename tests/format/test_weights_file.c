@@ -166,6 +166,25 @@ static void unaligned_tensors(void **state) {
     scratch_close(&d);
 }
 
+static void pages_given_back(void **state) {
+    (void)state;
+    scratch d = scratch_open();
+    scratch_raw(&d, "model.safetensors",
+                "{\"a\":" T("U8", "[5000000]", 0, 5000000) ",\"b\":" T("F32", "[1]", 5000000, 5000004) "} ", 5000004);
+    weights_file *w = open_good(d.dir);
+    const weights_entry *a = weights_find(w, "a"), *b = weights_find(w, "b"); /* b is a copy */
+    const uint8_t *p = a->t.data;
+    weights_let_go(w, a, 0, 5000000);
+    weights_let_go(w, a, 3000000, 1);
+    weights_let_go(w, a, 4999999, 0);
+    weights_let_go(w, b, 0, 4);
+    for (size_t i = 0; i < 5000000; i++)
+        if (p[i] != (uint8_t)i) fail_msg("byte %zu", i);
+    assert_memory_equal(b->t.data, ((uint8_t[]){0x40, 0x41, 0x42, 0x43}), 4); /* 5000000 = 0x4c4b40 */
+    weights_close(w);
+    scratch_close(&d);
+}
+
 static void names_cannot_reach_the_terminal(void **state) {
     (void)state;
     scratch d = scratch_open();
@@ -202,9 +221,13 @@ static void golden_folders(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(single_file),       cmocka_unit_test(shards),
-        cmocka_unit_test(bad_indexes),       cmocka_unit_test(hub_cache),
-        cmocka_unit_test(unaligned_tensors), cmocka_unit_test(names_cannot_reach_the_terminal),
+        cmocka_unit_test(single_file),
+        cmocka_unit_test(shards),
+        cmocka_unit_test(bad_indexes),
+        cmocka_unit_test(hub_cache),
+        cmocka_unit_test(unaligned_tensors),
+        cmocka_unit_test(pages_given_back),
+        cmocka_unit_test(names_cannot_reach_the_terminal),
         cmocka_unit_test(golden_folders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
