@@ -310,7 +310,7 @@ static status run_mtp(trace *t, session *s, arena *mem, const int32_t *ids, cons
                .n_out = n,
                .out = out,
                .logits = logits,
-               .hidden = state,
+               .prenorm = state,
                .form = g->form};
     TRY(model_forward_mtp(g->m, &g->ws, 0, h, &b, e));
     TRY(keep_all(t, prenorm ? MTP_PRENORM_LOGITS : MTP_LOGITS, logits, n, vocab, e));

@@ -12,7 +12,7 @@
  *   dsa.layerI.P.{score,mask}
  *   gen.P; genbatch.rowJ.gen for all genbatch.rowJ.ids greedy continuation, EOS ignored; the rows J as one batch
  *   mtp.logits.P, mtp.hidden.P                         row i joins h[i] after the final norm with token i + 1;
- *                                                      mtp.hidden after the MTP layer's own norm
+ *                                                      mtp.hidden before shared_head.norm
  *   mtp.logits_prenorm_source.P                        the same with h before the final norm
  *
  * All these mean arithmetic in F32 on weights that are not FP8. An engine that computes in BF16 makes logits_bf16.P and
