@@ -1,5 +1,7 @@
 # hadal: `make` builds the program and the library, `make test` runs every test, `make help` lists the rest.
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 PREFIX  ?= /usr/local
 BUILD   ?= build
 WARN    := -Wall -Wextra -Wpedantic

@@ -45,8 +45,8 @@ static status compute_of(const char *name, compute *out, error *e) {
 }
 
 static status open_model(hadal_model *h, const char *folder, const hadal_model_options *o, error *e) {
-    mla_form form;
-    compute c;
+    mla_form form = MLA_CHEAPER;
+    compute c = COMPUTE_BF16;
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     int threads = o->threads ? o->threads : cpus > 0 && cpus <= 1024 ? (int)cpus : 1;
     TRY(form_of(o->attention, &form, e));
@@ -171,7 +171,7 @@ static bool on_token(void *arg, const generated_token *t) {
     return c->token(c->arg, &out) == 0;
 }
 
-static void give_result(answer *a, hadal_result *r) {
+static void give_result(generated *a, hadal_result *r) {
     static const char *const names[] = {
         [FINISH_LENGTH] = "length", [FINISH_EOS] = "eos", [FINISH_STOP] = "stop", [FINISH_CANCELLED] = "cancelled"};
     *r = (hadal_result){.n = a->text.n,
@@ -227,7 +227,7 @@ int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *pro
     if (given.max_tokens < 0 || given.drafts < 0) return refuse(e, "max_tokens and drafts should not be negative");
     session **inner = malloc((size_t)batch * sizeof *inner);
     int64_t *lengths = malloc((size_t)batch * sizeof *lengths);
-    answer *answers = calloc((size_t)batch, sizeof *answers);
+    generated *answers = calloc((size_t)batch, sizeof *answers);
     status st = inner && lengths && answers ? OK : fail(&why, ERR_NOMEM, "memory is out");
     if (st == OK) {
         for (int i = 0; i < batch; i++) {

@@ -232,3 +232,33 @@ int hadal_token_text(const hadal_tokenizer *h, int32_t id, char **text, hadal_er
     *text = str_take(&out);
     return api_result(*text ? OK : fail(&why, ERR_NOMEM, "memory is out"), &why, e);
 }
+
+/* --- answers ---------------------------------------------------------------------------------------------------- */
+
+static json_t *text_or_null(const char *p, size_t n) {
+    return p ? json_stringn(p, n) : json_null();
+}
+
+static status parse_answer(const folder_text *f, const char *text, int thinking, char **json, error *e) {
+    const char *source = f->tokenizer.t ? tokenizer_chat_template(f->tokenizer.t) : NULL;
+    answer a;
+    TRY(answer_parse(&a, answer_format_find(source, f->model_type), (answer_options){thinking != 0, true}, text,
+                     strlen(text), e));
+    json_t *calls = json_array(), *out = json_object();
+    for (size_t i = 0; i < a.n_calls; i++)
+        json_array_append_new(calls, json_pack("{s:s,s:s,s:b}", "name", a.calls[i].name, "arguments",
+                                               a.calls[i].arguments, "valid", (int)a.calls[i].valid));
+    json_object_set_new(out, "reasoning", text_or_null(a.reasoning, a.reasoning_n));
+    json_object_set_new(out, "content", text_or_null(a.content, a.content_n));
+    json_object_set_new(out, "tool_calls", calls);
+    answer_free(&a);
+    *json = json_dumps(out, 0);
+    json_decref(out);
+    return *json ? OK : fail(e, ERR_NOMEM, "memory is out");
+}
+
+int hadal_chat_parse(const hadal_model *m, const char *text, int thinking, char **json, hadal_error *e) {
+    error why;
+    *json = NULL;
+    return api_result(parse_answer(&m->text, text, thinking, json, &why), &why, e);
+}

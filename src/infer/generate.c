@@ -7,7 +7,7 @@
 /* One answer in the making. Between steps the session holds all chosen tokens but the last, `next`. */
 typedef struct writer {
     session *s;
-    answer *a;
+    generated *a;
     int32_t *history; /* prompt and answer so far */
     int64_t n, n_prompt, limit;
     int32_t next, draft[MAX_DRAFTS + 1]; /* draft[0] is `next`: the rows of the next step */
@@ -18,10 +18,10 @@ typedef struct writer {
     double started, first;
 } writer;
 
-void answer_clear(answer *a) {
+void generated_clear(generated *a) {
     str_free(&a->text);
     free(a->ids);
-    *a = (answer){0};
+    *a = (generated){0};
 }
 
 /* The first place at or after `from` where a stop text begins, or -1. */
@@ -47,7 +47,7 @@ static size_t sure(const generation *o, const str *text, size_t from) {
 /* Takes a chosen token into the answer: text, stop texts, ends, callback. */
 static status accept(writer *w, int number, const generation *o, const generate_hooks *hooks, sampler *sam, int32_t id,
                      const float *logits, error *e) {
-    answer *a = w->a;
+    generated *a = w->a;
     generated_token t = {.sequence = number, .id = id};
     if (o->logprobs) {
         t.n_top = o->logprobs > 0 ? o->logprobs : 0;
@@ -117,9 +117,9 @@ static status choose(writer *w, int number, const generation *o, const generate_
     return OK;
 }
 
-static status prepare(writer *w, const generation *o, session *s, answer *a, const int32_t *prompt, int64_t n,
+static status prepare(writer *w, const generation *o, session *s, generated *a, const int32_t *prompt, int64_t n,
                       error *e) {
-    *a = (answer){.prompt_tokens = n};
+    *a = (generated){.prompt_tokens = n};
     int64_t most = s->capacity - n + 1;
     if (o->max_tokens && o->max_tokens < most) most = o->max_tokens;
     if (n < 1) return fail(e, ERR_ARG, "an empty prompt: give at least one token");
@@ -181,8 +181,8 @@ static status steps(writer *w, int count, const generation *o, const generate_ho
 }
 
 status generate(session *const *s, int count, const int32_t *const *prompts, const int64_t *n, const generation *o,
-                const generate_hooks *hooks, answer *answers, error *e) {
-    for (int i = 0; i < count; i++) answers[i] = (answer){0};
+                const generate_hooks *hooks, generated *answers, error *e) {
+    for (int i = 0; i < count; i++) answers[i] = (generated){0};
     TRY(sampling_check(&o->sampling, e));
     if (o->logprobs > MAX_TOP_LOGPROBS)
         return fail(e, ERR_ARG, "at most %d log-probabilities a token", MAX_TOP_LOGPROBS);

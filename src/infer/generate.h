@@ -35,7 +35,7 @@ typedef struct generated_token {
 
 typedef enum finish { FINISH_LENGTH, FINISH_EOS, FINISH_STOP, FINISH_CANCELLED } finish;
 
-typedef struct answer { /* release with answer_clear */
+typedef struct generated { /* release with generated_clear */
     str text;
     int32_t *ids;
     int64_t n_ids;
@@ -43,8 +43,8 @@ typedef struct answer { /* release with answer_clear */
     int64_t prompt_tokens, cached_tokens;
     double prompt_seconds, seconds; /* until the first token; from there to the last */
     int64_t draft_proposed, draft_accepted;
-} answer;
-void answer_clear(answer *a);
+} generated;
+void generated_clear(generated *a);
 
 typedef struct generate_hooks {
     bool (*token)(void *arg, const generated_token *t);     /* false: this sequence stops */
@@ -52,8 +52,8 @@ typedef struct generate_hooks {
     void *arg;
 } generate_hooks;
 
-/* answers: [count]. After a failure answers hold what was made so far (answer_clear them all the same). */
+/* answers: [count]. After a failure answers hold what was made so far (generated_clear them all the same). */
 status generate(session *const *s, int count, const int32_t *const *prompts, const int64_t *n, const generation *o,
-                const generate_hooks *hooks, answer *answers, error *e);
+                const generate_hooks *hooks, generated *answers, error *e);
 
 #endif
