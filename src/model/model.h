@@ -36,6 +36,9 @@ typedef struct model {
 status model_open(model **out, const char *folder, error *e);
 void model_close(model *m);
 
+/* The first tensor of the files that holds NaN, with its place; NULL: none. Reads all weights: for error messages. */
+const weights_entry *model_find_nan(const model *m, int64_t *element);
+
 /* --- the weight table, walked ---------------------------------------------------------------------------------- */
 
 enum { OWNER_OUTER = -1, OWNER_MTP = -2 }; /* else the number of the part in its block */

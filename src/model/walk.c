@@ -52,6 +52,13 @@ static void see(const batch *b, const char *name, int64_t layer, const float *x,
     if (b->watch) b->watch->see(b->watch->arg, name, layer, x, width, b->n, width);
 }
 
+static status explain_nan(const model *m, error *e) {
+    int64_t element;
+    const weights_entry *t = model_find_nan(m, &element);
+    if (!t) return fail(e, ERR_FORMAT, "the logits are NaN: the weights are finite, but the sums overflow");
+    return fail(e, ERR_FORMAT, "%s: tensor \"%s\" holds NaN at element %lld", t->file, t->name, (long long)element);
+}
+
 /* Final norm and head of the wanted rows. A NaN is an error here: everything behind it would be noise. */
 static status finish(const model *m, workspace *ws, const batch *b, const flow *x, const float *norm,
                      const tensor *head, error *e) {
@@ -68,12 +75,8 @@ static status finish(const model *m, workspace *ws, const batch *b, const flow *
     op_rmsnorm(ws->q, last, hidden, last, hidden, norm, b->n_out, hidden, eps);
     op_linear(ws->q, &(product){.w = head, .x = last, .ldx = hidden, .y = b->logits, .ldy = vocab, .n = b->n_out}, 1);
     TRY(queue_failed(ws->q, e));
-    for (int64_t i = 0; i < b->n_out; i++)
-        for (int64_t v = 0; v < vocab; v++)
-            if (isnan(b->logits[i * vocab + v]))
-                return fail(e, ERR_FORMAT,
-                            "the logits are NaN: the weights hold NaN or overflow (token %lld of the batch)",
-                            (long long)b->out[i]);
+    for (int64_t i = 0; i < b->n_out * vocab; i++)
+        if (isnan(b->logits[i])) return explain_nan(m, e);
     return OK;
 }
 
