@@ -78,17 +78,19 @@ static uint32_t table_size(size_t n) {
 
 /* ---- The vocabulary ---- */
 
-static uint32_t find_slot(const vocab *v, const char *text, size_t n) {
-    uint32_t i = hash_bytes(text, n) & v->mask;
-    for (; v->slot[i] >= 0; i = (i + 1) & v->mask) {
-        const token *t = &v->token[v->slot[i]];
-        if (t->text_n == n && memcmp(t->text, text, n) == 0) break;
+/* The slot that holds this text, or the empty one where it belongs. */
+static vocab_slot *find_slot(const vocab *v, const char *text, size_t n, uint32_t hash) {
+    for (uint32_t i = hash & v->mask;; i = (i + 1) & v->mask) {
+        vocab_slot *s = &v->slot[i];
+        if (s->id < 0) return s;
+        if (s->hash != hash) continue;
+        const token *t = &v->token[s->id];
+        if (t->text_n == n && memcmp(t->text, text, n) == 0) return s;
     }
-    return i;
 }
 
 int32_t vocab_find(const vocab *v, const char *text, size_t n) {
-    return v->slot[find_slot(v, text, n)];
+    return find_slot(v, text, n, hash_bytes(text, n))->id;
 }
 
 /* Writes what the text decodes to into p (room for n bytes) and returns the length; SIZE_MAX when a character is not
@@ -120,7 +122,8 @@ static status add_token(vocab *v, const char *text, size_t n, int64_t id, char *
     *t = (token){
         .text = copy, .text_n = (uint32_t)n, .bytes = letters ? bytes : copy, .bytes_n = (uint32_t)(letters ? k : n)};
     *texts = bytes + (letters ? k : 0);
-    v->slot[find_slot(v, copy, n)] = (int32_t)id;
+    uint32_t hash = hash_bytes(copy, n);
+    *find_slot(v, copy, n, hash) = (vocab_slot){hash, (int32_t)id};
     return OK;
 }
 

@@ -27,11 +27,16 @@ typedef struct token {
     bool special;  /* never produced by byte pair encoding */
 } token;
 
+typedef struct vocab_slot {
+    uint32_t hash;
+    int32_t id; /* -1: empty */
+} vocab_slot;
+
 typedef struct vocab {
-    token *token;  /* [size] */
-    int32_t size;  /* one more than the largest id; ids between may be unused */
-    arena *memory; /* texts */
-    int32_t *slot; /* hash table over texts: id, or -1 */
+    token *token;     /* [size] */
+    int32_t size;     /* one more than the largest id; ids between may be unused */
+    arena *memory;    /* texts */
+    vocab_slot *slot; /* [mask + 1], hash table over texts */
     uint32_t mask;
 } vocab;
 
