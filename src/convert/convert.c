@@ -2,10 +2,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/file.h"
@@ -44,6 +46,7 @@ typedef struct conversion {
     size_t n_jobs;
     uint64_t done, total;
     uint8_t *out; /* [CHUNK * 4] */
+    int lock;     /* the output folder, or -1 */
 } conversion;
 
 static status out_of_memory(error *e) {
@@ -467,9 +470,19 @@ static status check_empty(const char *folder, error *e) {
     return s;
 }
 
+/* Two runs at once would write into each other's temporary files. The lock goes with the process. */
+static status lock_folder(conversion *c, error *e) {
+    c->lock = open(c->o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->lock < 0) return fail(e, ERR_IO, "%s: %s", c->o->out, strerror(errno));
+    if (flock(c->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* file systems without locks: go on */
+        return fail(e, ERR_ARG, "%s: another conversion is writing here", c->o->out);
+    return OK;
+}
+
 /* Takes possession of the output folder: new, empty, or ours and unfinished. */
-static status enter_folder(const conversion *c, const char *marker, error *e) {
+static status enter_folder(conversion *c, const char *marker, error *e) {
     TRY(make_directory(c->o->out, e));
+    TRY(lock_folder(c, e));
     char *wanted = NULL;
     str found = {0};
     status s = marker_text(c, &wanted, e);
@@ -514,9 +527,10 @@ static status run(conversion *c, const char *marker, error *e) {
 
 status convert_run(const convert_options *o, convert_result *result, error *e) {
     *result = (convert_result){0};
-    conversion c = {.o = o, .r = result};
+    conversion c = {.o = o, .r = result, .lock = -1};
     char *marker = path_join(o->out, MARKER);
     status s = marker ? run(&c, marker, e) : out_of_memory(e);
+    if (c.lock >= 0) close(c.lock);
     free(marker);
     free(c.out);
     free(c.jobs);

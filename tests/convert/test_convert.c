@@ -3,6 +3,8 @@
 #include "../format/scratch.h"
 #include <math.h>
 #include <signal.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include "base/clock.h"
@@ -491,6 +493,12 @@ static void folders(void **state) {
     o.mtp = CONVERT_MTP_DROP;
     refused(&o, ERR_FORMAT, "num_hidden_layers");
     o = options(&d, "in", "out/deep/er", CONVERT_BF16);
+    error e;
+    assert_int_equal(make_directory(o.out, &e), OK);
+    int fd = open(o.out, O_RDONLY);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    refused(&o, ERR_ARG, "another conversion");
+    close(fd);
     good(&o);
     refused(&o, ERR_ARG, "not empty"); /* it is finished */
     scratch_close(&d);
