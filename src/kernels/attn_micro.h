@@ -48,7 +48,8 @@ typedef struct attn_product {
     void (*pack_rows)(void *out, const void *rows, dtype type, int64_t stride, const int32_t *index, int64_t n,
                       int64_t d);
     void (*pack_values)(void *out, const void *rows, dtype type, int64_t stride, int64_t n, int64_t d);
-    /* s[r][c] = row r . vector c of the panels; s: [n padded][panels * PANEL], d padded. */
+    /* s[r][c] = row r . vector c of the panels, of which there may be any number; s: [n padded][panels * PANEL];
+     * d padded. */
     void (*scores)(float *s, const void *rows, int64_t stride, int64_t n, const void *panel, int panels, int64_t d);
     void (*step)(const attn_step *a);
 } attn_product;
@@ -61,7 +62,7 @@ typedef struct attn_micro {
     /* out[c] = sum_j w[j] relu(s[j * stride + c]), c < width (a multiple of PANEL) */
     void (*relu_sum)(float *out, const float *s, int64_t stride, const float *w, int heads, int64_t width);
     /* Positions of the k largest of n > k scores, ascending; of equal ones the earlier; NaN counts as the smallest.
-     * scratch: 2 n numbers. */
+     * scratch: 2 n + PANEL numbers. */
     void (*top_k)(int32_t *keep, const float *score, int64_t n, int64_t k, uint32_t *scratch);
 
     /* One row; y may be x. */

@@ -8,6 +8,7 @@ enum {
     MOST_ROWS = 512,        /* rows of a unit: enough to pay for reading and packing the keys, */
     LEAST_ROWS = 64,        /* few enough to give every thread several units, */
     ROWS_BYTES = 1 << 20,   /* and for queries and results to stay in the second cache */
+    INDEX_ROWS = 128,       /* rows of jobs side by side: see unit */
     SPLIT_ROWS = 128,       /* rows of a unit when the keys are split */
     CHUNK = 2 * KEY_BLOCK,  /* keys of a unit when the keys are split */
     JOIN_ROWS = 4,          /* rows of one joining task */
@@ -23,9 +24,12 @@ typedef struct memory {
     size_t used;
 } memory;
 
-/* What one thread does at a time: a block of rows against a range of keys. */
+/* What one thread does at a time: a block of rows against a range of keys. Of jobs that choose their keys by index,
+ * and have few rows each, it does several side by side, block of keys by block of keys: neighbours choose much the same
+ * keys, which are then still in the second cache. */
 typedef struct unit {
     const flash_job *job;
+    int64_t jobs; /* 1, or how many side by side */
     int64_t row, rows, key, end;
     int64_t block; /* split jobs: which row block of the run */
 } unit;
@@ -96,8 +100,7 @@ static int64_t visible(const flash_job *j, int64_t r) {
     return j->seen + r / j->group * j->grow;
 }
 
-static void pack_queries(const attn_product *p, const unit *u, void *out) {
-    const flash_job *j = u->job;
+static void pack_queries(const attn_product *p, const unit *u, const flash_job *j, void *out) {
     size_t panel_bytes = (size_t)(pad(j->d_qk, p->dim_pad) * PANEL) * dtype_size(p->type);
     for (int64_t first = 0; first < u->rows; first += PANEL) {
         int count = (int)least(PANEL, u->rows - first);
@@ -143,39 +146,56 @@ static void take_keys(const attn_product *p, const flash_job *j, const space *w,
     }
 }
 
+/* Rows of u, with the keys of job j of it, against one block of keys. */
+static void attend_block(const attn_product *p, const unit *u, const flash_job *j, const space *w, const char *panels,
+                         const state *at, int64_t key, int keys) {
+    int64_t rows = pad(u->rows, PANEL), d_v = pad(j->d_v, PANEL);
+    attn_step a = {.scale = j->scale * LOG2_E, .s = w->s, .p = w->p};
+    take_keys(p, j, w, key, keys, &a);
+    size_t panel_bytes = (size_t)(a.d_qk * PANEL) * dtype_size(p->type);
+    for (int64_t r = 0; r < rows; r += STEP_PANELS * PANEL) {
+        int32_t seen[STEP_PANELS * PANEL] = {0};
+        int64_t most = 0;
+        a.panels = (int)least(STEP_PANELS, (rows - r) / PANEL);
+        for (int64_t c = 0; c < a.panels * PANEL && r + c < u->rows; c++) {
+            int64_t see = least(visible(j, u->row + r + c) - key, keys);
+            seen[c] = see > 0 ? (int32_t)see : 0;
+            if (see > most) most = see;
+        }
+        if (most == 0) continue;
+        a.keys = (int)most; /* what nobody here sees need not be multiplied */
+        a.q = panels + (size_t)(r / PANEL) * panel_bytes;
+        a.seen = seen;
+        a.max = at->max + r;
+        a.sum = at->sum + r;
+        a.o = at->o + r * d_v;
+        p->step(&a);
+    }
+}
+
+/* The state of job number i of a unit. */
+static state state_of(const unit *u, const state *all, int64_t i) {
+    int64_t row = i * pad(u->rows, PANEL);
+    return (state){all->max + row, all->sum + row, all->o + row * pad(u->job->d_v, PANEL)};
+}
+
 /* Rows of u against keys of u, from an empty state. */
 static void attend(const attn_product *p, const unit *u, const space *w, const state *out) {
-    const flash_job *j = u->job;
-    int64_t rows = pad(u->rows, PANEL), d_v = pad(j->d_v, PANEL);
-    size_t panel_bytes = (size_t)(pad(j->d_qk, p->dim_pad) * PANEL) * dtype_size(p->type);
-    for (int64_t r = 0; r < rows; r++) {
+    int64_t rows = pad(u->rows, PANEL), d_v = pad(u->job->d_v, PANEL);
+    size_t panels_bytes = (size_t)(pad(u->job->d_qk, p->dim_pad) * rows) * dtype_size(p->type);
+    for (int64_t r = 0; r < rows * u->jobs; r++) {
         out->max[r] = -INFINITY;
         out->sum[r] = 0;
     }
-    for (int64_t i = 0; i < rows * d_v; i++) out->o[i] = 0;
-    pack_queries(p, u, w->q);
-    int64_t end = least(u->end, visible(j, u->row + u->rows - 1));
-    for (int64_t key = u->key; key < end; key += KEY_BLOCK) {
-        int keys = (int)least(KEY_BLOCK, end - key);
-        attn_step a = {.scale = j->scale * LOG2_E, .s = w->s, .p = w->p};
-        take_keys(p, j, w, key, keys, &a);
-        for (int64_t r = 0; r < rows; r += STEP_PANELS * PANEL) {
-            int32_t seen[STEP_PANELS * PANEL] = {0};
-            int64_t most = 0;
-            a.panels = (int)least(STEP_PANELS, (rows - r) / PANEL);
-            for (int64_t c = 0; c < a.panels * PANEL && r + c < u->rows; c++) {
-                int64_t see = least(visible(j, u->row + r + c) - key, keys);
-                seen[c] = see > 0 ? (int32_t)see : 0;
-                if (see > most) most = see;
-            }
-            if (most == 0) continue;
-            a.keys = (int)least(most, keys); /* what nobody here sees need not be multiplied */
-            a.q = (const char *)w->q + (size_t)(r / PANEL) * panel_bytes;
-            a.seen = seen;
-            a.max = out->max + r;
-            a.sum = out->sum + r;
-            a.o = out->o + r * d_v;
-            p->step(&a);
+    for (int64_t i = 0; i < rows * u->jobs * d_v; i++) out->o[i] = 0;
+    for (int64_t i = 0; i < u->jobs; i++) pack_queries(p, u, &u->job[i], (char *)w->q + (size_t)i * panels_bytes);
+    for (int64_t key = u->key; key < u->end; key += KEY_BLOCK) {
+        for (int64_t i = 0; i < u->jobs; i++) {
+            int64_t end = least(u->end, visible(&u->job[i], u->row + u->rows - 1));
+            state at = state_of(u, out, i);
+            if (key < end)
+                attend_block(p, u, &u->job[i], w, (char *)w->q + (size_t)i * panels_bytes, &at, key,
+                             (int)least(KEY_BLOCK, end - key));
         }
     }
 }
@@ -192,12 +212,15 @@ static float inverse(float sum) {
 static void whole_task(void *arg, int64_t task, int thread) {
     const run *r = arg;
     const unit *u = &r->units[r->wave + task];
-    const flash_job *j = u->job;
+    int64_t d_v = u->job->d_v;
     memory at = {.base = r->work + (size_t)thread * r->work_bytes};
-    space w = carve_work(&at, r->p, r->rows, j->d_qk, j->d_v);
+    space w = carve_work(&at, r->p, r->rows, u->job->d_qk, d_v);
     attend(r->p, u, &w, &w.state);
-    for (int64_t i = 0; i < u->rows; i++)
-        r->m->scale(output_row(j, u->row + i), w.state.o + i * pad(j->d_v, PANEL), inverse(w.state.sum[i]), j->d_v);
+    for (int64_t j = 0; j < u->jobs; j++) {
+        state s = state_of(u, &w.state, j);
+        for (int64_t i = 0; i < u->rows; i++)
+            r->m->scale(output_row(&u->job[j], u->row + i), s.o + i * pad(d_v, PANEL), inverse(s.sum[i]), d_v);
+    }
 }
 
 static state part_of(const run *r, int64_t i, const unit *u) {
@@ -250,16 +273,32 @@ static bool splits(const flash_job *j) {
     return j->split && visible(j, j->rows - 1) > CHUNK;
 }
 
-/* Counts (units = NULL) or writes the row blocks of all jobs: of split jobs or of the others. */
+/* How many jobs from job[0] on make one unit. */
+static int64_t side_by_side(const flash_job *job, int64_t jobs, int64_t size) {
+    int64_t n = 1, most = least(size, INDEX_ROWS) / pad(job->rows, PANEL);
+    if (!job->index || splits(job)) return 1;
+    while (n < jobs && n < most && job[n].index && !splits(&job[n]) && job[n].rows == job->rows &&
+           job[n].d_qk == job->d_qk && job[n].d_v == job->d_v)
+        n++;
+    return n;
+}
+
+/* Counts (units = NULL) or writes the row blocks, of at most `size` rows, of split jobs or of the others. */
 static int64_t list_blocks(const flash_job *job, int64_t jobs, bool split, int64_t size, unit *units) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < jobs; i++) {
+    int64_t n = 0, together;
+    for (int64_t i = 0; i < jobs; i += together) {
+        together = 1;
         if (job[i].rows == 0 || splits(&job[i]) != split) continue;
+        together = side_by_side(&job[i], jobs - i, size);
         int64_t blocks = (job[i].rows + size - 1) / size;
         for (int64_t b = blocks - 1; b >= 0; b--, n++) { /* those that see most come first */
             if (!units) continue;
-            int64_t row = b * size, rows = least(size, job[i].rows - row);
-            units[n] = (unit){.job = &job[i], .row = row, .rows = rows, .end = visible(&job[i], row + rows - 1)};
+            int64_t row = b * size, rows = least(size, job[i].rows - row), end = 0;
+            for (int64_t k = i; k < i + together; k++) {
+                int64_t see = visible(&job[k], row + rows - 1);
+                if (see > end) end = see;
+            }
+            units[n] = (unit){.job = &job[i], .jobs = together, .row = row, .rows = rows, .end = end};
         }
     }
     return n;

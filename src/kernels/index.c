@@ -9,8 +9,8 @@
 #include <string.h>
 
 enum {
-    KEYS = 256,  /* keys that are packed together */
-    QUERIES = 8, /* queries of a task: they share the packed keys */
+    KEYS = 256,   /* keys that are packed together */
+    QUERIES = 16, /* queries of a task at most: they share the packed keys */
     ALIGN = 64
 };
 
@@ -26,7 +26,8 @@ typedef struct selection {
     const index_select *a;
     char *scratch; /* per thread: q, panels, products, bits of scores */
     size_t thread_bytes;
-    float *scores; /* [n] rows ld apart; NULL: per thread */
+    int64_t queries; /* of a task */
+    float *scores;   /* [n] rows ld apart; NULL: per thread */
     int64_t ld;
 } selection;
 
@@ -34,7 +35,7 @@ typedef struct space {
     void *q, *panels; /* [QUERIES][heads padded][dim padded]; keys */
     float *s, *sums;  /* [heads padded][KEYS]; [KEYS] */
     float *scores;    /* [QUERIES][T padded] */
-    uint32_t *bits;   /* [2 T] */
+    uint32_t *bits;   /* [2 T + PANEL] */
 } space;
 
 static size_t pad(size_t n, size_t to) {
@@ -55,7 +56,7 @@ static space carve_space(memory *at, const attn_product *p, const index_select *
     s.panels = carve(at, KEYS * d * size);
     s.s = carve(at, heads * KEYS * sizeof(float));
     s.sums = carve(at, KEYS * sizeof(float));
-    s.bits = carve(at, 2 * T * sizeof(uint32_t));
+    s.bits = carve(at, (2 * T + PANEL) * sizeof(uint32_t));
     s.scores = carve(at, QUERIES * T * sizeof(float));
     return s;
 }
@@ -97,11 +98,8 @@ static void score_block(const selection *s, const space *at, int64_t first, int6
         if (see <= 0 || !scored(a, i)) continue;
         const char *q = (const char *)at->q + (size_t)((i - first) * heads * d) * size;
         int64_t panels = (see + PANEL - 1) / PANEL;
-        for (int64_t c = 0; c < panels; c += STEP_PANELS) {
-            int width = panels - c < STEP_PANELS ? (int)(panels - c) : STEP_PANELS;
-            s->p->scores(at->s, q, d, a->heads, (char *)at->panels + (size_t)c * panel_bytes, width, d);
-            s->m->relu_sum(at->sums + c * PANEL, at->s, width * PANEL, a->w + i * a->ldw, a->heads, width * PANEL);
-        }
+        s->p->scores(at->s, q, d, a->heads, at->panels, (int)panels, d);
+        s->m->relu_sum(at->sums, at->s, panels * PANEL, a->w + i * a->ldw, a->heads, panels * PANEL);
         memcpy(out + (i - first) * s->ld + key, at->sums, (size_t)see * sizeof(float));
     }
 }
@@ -125,7 +123,7 @@ static void many_task(void *arg, int64_t task, int thread) {
     const index_select *a = s->a;
     memory start = {.base = s->scratch + (size_t)thread * s->thread_bytes};
     space at = carve_space(&start, s->p, a);
-    int64_t first = task * QUERIES, end = first + QUERIES < a->n ? first + QUERIES : a->n;
+    int64_t first = task * s->queries, end = first + s->queries < a->n ? first + s->queries : a->n;
     float *out = a->scores ? a->scores + first * a->ld_scores : at.scores;
     if (scored(a, end - 1)) {
         pack_queries(s, &at, first, end);
@@ -154,15 +152,17 @@ static void select_for(queue *q, const index_select *a) {
     memory needed = {0};
     carve_space(&needed, s.p, a);
     s.thread_bytes = needed.used;
-    size_t shared = QUERIES * pad((size_t)a->T, KEYS) * sizeof(float);
-    s.scratch = queue_scratch(q, SLOT_INDEX, (size_t)pool_threads(q->pool) * s.thread_bytes + shared);
+    int64_t threads = pool_threads(q->pool);
+    size_t shared = OP_FEW_ROWS * pad((size_t)a->T, KEYS) * sizeof(float);
+    s.scratch = queue_scratch(q, SLOT_INDEX, (size_t)threads * s.thread_bytes + shared);
     if (!s.scratch) return;
     s.ld = a->scores ? a->ld_scores : (int64_t)pad((size_t)a->T, KEYS);
-    if (a->n > QUERIES) {
-        pool_run(q->pool, (a->n + QUERIES - 1) / QUERIES, many_task, &s);
+    if (a->n > OP_FEW_ROWS) {
+        s.queries = a->n < 4 * threads * QUERIES ? QUERIES / 4 : QUERIES;
+        pool_run(q->pool, (a->n + s.queries - 1) / s.queries, many_task, &s);
         return;
     }
-    s.scores = a->scores ? a->scores : (float *)(s.scratch + (size_t)pool_threads(q->pool) * s.thread_bytes);
+    s.scores = a->scores ? a->scores : (float *)(s.scratch + (size_t)threads * s.thread_bytes);
     if (scored(a, a->n - 1)) pool_run(q->pool, (a->T + KEYS - 1) / KEYS, few_score_task, &s);
     pool_run(q->pool, a->n, few_select_task, &s);
 }

@@ -130,20 +130,22 @@ static inline __attribute__((always_inline)) void score_block(float *s, int64_t 
 
 static void scores_lanes(float *s, const void *rows, int64_t stride, int64_t n, const void *panel, int panels,
                          int64_t d) {
-    int64_t width = panels * PANEL, r = 0;
+    int64_t width = panels * PANEL;
     const float *k = rows, *q = panel;
-    bool pair = PANEL_VECS == 1 && panels == 2; /* both panels at once; with 8 lanes a panel is two vectors anyway */
-    for (; r + SCORE_ROWS <= n; r += SCORE_ROWS) {
-        for (int p = 0; p < (pair ? 1 : panels); p++) {
-            float *to = s + r * width + p * PANEL;
-            if (pair || PANEL_VECS == 2)
-                score_block(to, width, k + r * stride, stride, q + p * d * PANEL, d, SCORE_ROWS, 2);
-            else score_block(to, width, k + r * stride, stride, q, d, SCORE_ROWS, 1);
+    /* Two vectors at once: two panels of one vector, or a panel of two. */
+    for (int p = 0, step; p < panels; p += step, q += step * d * PANEL) {
+        step = PANEL_VECS == 1 && p + 1 < panels ? 2 : 1;
+        float *to = s + p * PANEL;
+        int64_t r = 0;
+        for (; r + SCORE_ROWS <= n; r += SCORE_ROWS) {
+            if (PANEL_VECS * step == 2) score_block(to + r * width, width, k + r * stride, stride, q, d, SCORE_ROWS, 2);
+            else score_block(to + r * width, width, k + r * stride, stride, q, d, SCORE_ROWS, 1);
+        }
+        for (; r < n; r++) {
+            if (PANEL_VECS * step == 2) score_block(to + r * width, width, k + r * stride, stride, q, d, 1, 2);
+            else score_block(to + r * width, width, k + r * stride, stride, q, d, 1, 1);
         }
     }
-    for (; r < n; r++)
-        for (int p = 0; p < panels; p++)
-            score_block(s + r * width + p * PANEL, width, k + r * stride, stride, q + p * d * PANEL, d, 1, PANEL_VECS);
 }
 
 /* --- softmax ---------------------------------------------------------------------------------------------------- */
@@ -262,11 +264,21 @@ static void scale_lanes(float *o, const float *x, float a, int64_t n) {
 }
 
 static void relu_sum_lanes(float *out, const float *s, int64_t stride, const float *w, int heads, int64_t width) {
-    for (int64_t c = 0; c < width; c += LANES) {
-        vec sum = v_zero();
-        for (int j = 0; j < heads; j++)
-            sum = v_fma(v_set(w[j]), v_max(v_zero(), v_load(s + j * stride + c)), sum); /* max keeps NaN */
-        v_store(out + c, sum);
+    for (int64_t c = 0; c < width; c += PANEL) {
+        vec sum[PANEL_VECS][2]; /* two sums a vector, of even and odd heads: the chain of additions is half as long */
+        for (int v = 0; v < PANEL_VECS; v++) sum[v][0] = sum[v][1] = v_zero();
+        int j = 0;
+        for (; j + 2 <= heads; j += 2)
+            for (int v = 0; v < PANEL_VECS; v++)
+                for (int i = 0; i < 2; i++) { /* max keeps NaN */
+                    vec x = v_max(v_zero(), v_load(s + (j + i) * stride + c + v * LANES));
+                    sum[v][i] = v_fma(v_set(w[j + i]), x, sum[v][i]);
+                }
+        for (int v = 0; v < PANEL_VECS; v++) {
+            if (j < heads)
+                sum[v][0] = v_fma(v_set(w[j]), v_max(v_zero(), v_load(s + j * stride + c + v * LANES)), sum[v][0]);
+            v_store(out + c + v * LANES, v_add(sum[v][0], sum[v][1]));
+        }
     }
 }
 
