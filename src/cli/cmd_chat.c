@@ -339,7 +339,7 @@ static void banner(const char *folder, const json_t *info) {
     str s = {0};
     str_addf(&s, "%s: %s, ", folder, kind ? kind : type ? type : "model");
     human_count(&s, json_number_value(json_object_get(info, "parameters")));
-    str_puts(&s, " parameters. /help lists the commands, Ctrl-D leaves.\n");
+    str_puts(&s, " parameters\n/help lists the commands, Ctrl-D leaves.\n");
     if (!s.failed) say(s.p);
     str_free(&s);
 }

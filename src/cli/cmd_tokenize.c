@@ -101,6 +101,13 @@ static int parse_ids(const char *text, int32_t **ids, size_t *count) {
     return EXIT_FINE;
 }
 
+static int check_ids(const hadal_tokenizer *t, const int32_t *ids, size_t count) {
+    const int size = hadal_tokenizer_size(t);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] >= size) return wrong("%d is no token id: this tokenizer has 0 to %d", (int)ids[i], size - 1);
+    return EXIT_FINE;
+}
+
 static int decode(const settings *o, const hadal_tokenizer *t) {
     hadal_error e = {0};
     int32_t *ids = NULL;
@@ -108,6 +115,7 @@ static int decode(const settings *o, const hadal_tokenizer *t) {
     size_t n = 0, count = 0;
     int code = strcmp(o->decode, "-") == 0 ? read_text("-", &from, &n) : EXIT_FINE;
     if (!code) code = parse_ids(from ? from : o->decode, &ids, &count);
+    if (!code) code = check_ids(t, ids, count);
     if (!code && (o->ids || o->count || o->json)) code = print_tokens(o, t, ids, count);
     else if (!code && hadal_detokenize(t, ids, count, o->no_special, &text, &n, &e)) code = report(&e);
     else if (!code) {

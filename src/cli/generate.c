@@ -87,7 +87,9 @@ void describe_result(str *out, const hadal_result *r) {
     str_addf(out, "prompt %d tokens", r->prompt_tokens);
     if (r->cached_tokens) str_addf(out, " (%d cached)", r->cached_tokens);
     if (r->prompt_seconds > 0) str_addf(out, ", %.1f tokens/s", read / r->prompt_seconds);
-    str_addf(out, ", first token after %.2f s; answer %d tokens", r->prompt_seconds, r->n_ids);
+    if (r->prompt_seconds < 1) str_addf(out, ", first token after %.0f ms", 1000 * r->prompt_seconds);
+    else str_addf(out, ", first token after %.1f s", r->prompt_seconds);
+    str_addf(out, "; answer %d tokens", r->n_ids);
     if (r->n_ids > 1 && r->seconds > 0) str_addf(out, ", %.1f tokens/s", (r->n_ids - 1) / r->seconds);
     if (r->draft_proposed)
         str_addf(out, "; drafts %d of %d accepted (%.0f %%)", r->draft_accepted, r->draft_proposed,

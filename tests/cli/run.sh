@@ -179,7 +179,7 @@ verdict "chat on a terminal, Ctrl-C" eval 'on_terminal chat "$model" -n 4 && out
 
 verdict "convert" eval 'h 0 convert "$model" "$t/f32" --to f32 && h 0 info "$t/f32" --json && is_json &&
     h 0 run "$t/f32" -p x -n 2'
-verdict "convert onto a file" eval '! h 0 convert "$model" "$t/prompt" --to f32 && one_line'
+verdict "convert onto a file" eval 'h 1 convert "$model" "$t/prompt" --to f32 && one_line'
 verdict "init" eval 'h 0 init "$model/config.json" "$t/random" --seed 3 && h 0 info "$t/random" --json && is_json'
 verdict "bench" eval 'h 0 bench "$model" --prompt 8 --generate 2 --repeat 1 --json && is_json'
 if [ -f "$golden" ]; then
