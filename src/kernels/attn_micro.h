@@ -20,7 +20,8 @@ enum {
 typedef struct attn_step {
     const void *q; /* panels, each d_qk (padded) x PANEL numbers */
     int panels;
-    const void *k; /* rows of d_qk numbers, k_stride elements apart; row count padded to a multiple of row_pad */
+    const void *k; /* rows of d_qk numbers, k_stride elements apart, their count padded to a multiple of row_pad; NULL
+                    * when s holds the scores already */
     int64_t k_stride;
     const void *v; /* what pack_values made, or rows v_stride elements apart when values_plain */
     int64_t v_stride;

@@ -13,6 +13,7 @@ enum {
     CHUNK = 2 * KEY_BLOCK,  /* keys of a unit when the keys are split */
     JOIN_ROWS = 4,          /* rows of one joining task */
     PARTS_BYTES = 64 << 20, /* bound of the memory that holds partial results */
+    GATHER = 32,            /* keys that are gathered at a time */
     ALIGN = 64
 };
 
@@ -146,12 +147,36 @@ static void take_keys(const attn_product *p, const flash_job *j, const space *w,
     }
 }
 
+/* Keys chosen by index that a single step meets: a few at a time are gathered, scored and turned into values while they
+ * are in the first cache. */
+static void gather_keys(const attn_product *p, const flash_job *j, const space *w, int64_t key, int keys,
+                        attn_step *a) {
+    int64_t width = a->panels * PANEL;
+    a->keys = keys;
+    a->d_qk = pad(j->d_qk, p->dim_pad);
+    a->d_v = pad(j->d_v, PANEL);
+    a->v = w->v;
+    a->v_stride = a->d_v;
+    for (int r = 0; r < keys; r += GATHER) {
+        int n = (int)least(GATHER, keys - r);
+        p->pack_rows(w->k, j->k, j->type, j->k_stride, j->index + key + r, n, j->d_qk);
+        p->scores(w->s + r * width, w->k, a->d_qk, n, a->q, a->panels, a->d_qk);
+        p->pack_values((char *)w->v + (size_t)(r * a->d_v) * dtype_size(p->type), w->k, p->type, a->d_qk, n, j->d_v);
+    }
+}
+
 /* Rows of u, with the keys of job j of it, against one block of keys. */
 static void attend_block(const attn_product *p, const unit *u, const flash_job *j, const space *w, const char *panels,
                          const state *at, int64_t key, int keys) {
     int64_t rows = pad(u->rows, PANEL), d_v = pad(j->d_v, PANEL);
     attn_step a = {.scale = j->scale * LOG2_E, .s = w->s, .p = w->p};
-    take_keys(p, j, w, key, keys, &a);
+    if (j->index && rows <= STEP_PANELS * PANEL) {
+        a.q = panels;
+        a.panels = (int)(rows / PANEL);
+        gather_keys(p, j, w, key, keys, &a);
+    } else {
+        take_keys(p, j, w, key, keys, &a);
+    }
     size_t panel_bytes = (size_t)(a.d_qk * PANEL) * dtype_size(p->type);
     for (int64_t r = 0; r < rows; r += STEP_PANELS * PANEL) {
         int32_t seen[STEP_PANELS * PANEL] = {0};

@@ -230,7 +230,7 @@ static inline void values_lanes(const attn_step *a, const float *correction) {
 static inline void step_lanes(const attn_step *a, bool round) {
     int64_t width = a->panels * PANEL;
     float correction[STEP_PANELS * PANEL];
-    scores_lanes(a->s, a->k, a->k_stride, a->keys, a->q, a->panels, a->d_qk);
+    if (a->k) scores_lanes(a->s, a->k, a->k_stride, a->keys, a->q, a->panels, a->d_qk);
     for (int64_t c = 0; c < width; c += LANES) {
         bool all = true;
         for (int r = 0; r < LANES; r++) all = all && a->seen[c + r] == a->keys;

@@ -58,6 +58,22 @@ static void scores_4x1(float *s, size_t ld, const uint16_t *k, size_t stride, co
     _tile_stored(3, (char *)s + 48 * ld, ld);
 }
 
+/* 32 keys, one panel */
+static void scores_2x1(float *s, size_t ld, const uint16_t *k, size_t stride, const uint16_t *panel, int64_t d) {
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int64_t i = 0; i < d; i += 32) {
+        const char *at = (const char *)(k + i);
+        _tile_loadd(4, panel + i * PANEL, 64);
+        _tile_loadd(5, at, stride);
+        _tile_dpbf16ps(0, 5, 4);
+        _tile_loadd(6, at + 16 * stride, stride);
+        _tile_dpbf16ps(1, 6, 4);
+    }
+    _tile_stored(0, s, ld);
+    _tile_stored(1, (char *)s + 16 * ld, ld);
+}
+
 /* 32 keys, two panels */
 static void scores_2x2(float *s, size_t ld, const uint16_t *k, size_t stride, const uint16_t *panel, int64_t d) {
     _tile_zero(0);
@@ -122,6 +138,7 @@ static void tile_scores(float *s, const uint16_t *k, int64_t stride, int64_t n, 
     size_t ld = (size_t)width * sizeof *s, bytes = (size_t)stride * sizeof *k;
     int64_t r = 0;
     for (; panels == 1 && r + 64 <= n; r += 64) scores_4x1(s + r * width, ld, k + r * stride, bytes, panel, d);
+    for (; panels == 1 && r + 32 <= n; r += 32) scores_2x1(s + r * width, ld, k + r * stride, bytes, panel, d);
     for (; panels > 1 && r + 32 <= n; r += 32) {
         float *to = s + r * width;
         const uint16_t *at = k + r * stride;
@@ -236,7 +253,7 @@ static void step(const attn_step *a) {
     size_t ld = (size_t)a->d_v * sizeof(float), stride = (size_t)a->v_stride * 4;
     const char *v = a->v, *w = (const char *)a->s; /* the scores are used up when the tiles of weights are made */
     tiles_begin();
-    tile_scores(a->s, a->k, a->k_stride, keys, a->q, a->panels, a->d_qk);
+    if (a->k) tile_scores(a->s, a->k, a->k_stride, keys, a->q, a->panels, a->d_qk);
     softmax_step(a, correction);
     weight_tiles((char *)a->s, a, blocks);
     correct(a, correction);

@@ -99,7 +99,7 @@ static inline __attribute__((always_inline)) void value_block(float *o, int64_t 
 static void step(const attn_step *a) {
     int64_t width = a->panels * PANEL;
     float correction[STEP_PANELS * PANEL];
-    scores(a->s, a->k, a->k_stride, a->keys, a->q, a->panels, a->d_qk);
+    if (a->k) scores(a->s, a->k, a->k_stride, a->keys, a->q, a->panels, a->d_qk);
     softmax_step(a, correction);
     const uint16_t *v = a->v, *p = a->p;
     int key_pairs = (a->keys + 1) / 2;

@@ -83,7 +83,7 @@ static float softmax(const attn_step *a, int c, bool round) {
 
 static void step(const attn_step *a, bool round) {
     int width = a->panels * PANEL;
-    scores(a->s, a->k, a->k_stride, a->keys, a->q, a->panels, a->d_qk);
+    if (a->k) scores(a->s, a->k, a->k_stride, a->keys, a->q, a->panels, a->d_qk);
     for (int c = 0; c < width; c++) {
         float correction = softmax(a, c, round);
         float *o = a->o + c * a->d_v;
