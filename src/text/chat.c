@@ -6,11 +6,7 @@
 
 /* Stands behind the content of the message that is continued, to find where that content ended up; its space tells
  * whether the template trims contents. */
-#define CONTINUE_MARK \
-    "\x1e"            \
-    "continue here"   \
-    "\x1e"            \
-    " "
+static const char continue_mark[] = "\1continue here\1 ";
 
 static status no_memory(error *e) {
     return fail(e, ERR_NOMEM, "memory is out");
@@ -52,7 +48,7 @@ static json_t *marked(const json_t *messages) {
     const json_t *content = json_object_get(m, "content");
     str s = {0};
     str_add(&s, json_string_value(content), json_string_length(content));
-    str_puts(&s, CONTINUE_MARK);
+    str_puts(&s, continue_mark);
     bool bad = !copy || !m || s.failed || json_object_set_new(m, "content", json_stringn(s.p, s.n));
     str_free(&s);
     if (!bad) bad = json_array_set(copy, last, m) != 0;
@@ -64,7 +60,7 @@ static json_t *marked(const json_t *messages) {
 
 /* Cuts the prompt where the mark stands. */
 static status cut_at_mark(str *s, error *e) {
-    text mark = {CONTINUE_MARK, strlen(CONTINUE_MARK)}, whole = {s->p, s->n};
+    text mark = {continue_mark, sizeof continue_mark - 1}, whole = {s->p, s->n};
     size_t at = 0, from = 0, found = SIZE_MAX;
     text bare = {mark.p, mark.n - 1};
     while (text_find(whole, bare, from, &at)) {

@@ -98,14 +98,14 @@ static status write_tools(encoder *c, size_t i) {
             const json_t *f = json_object_get(json_array_get(tools, k), "function");
             if (!f) return fail(c->e, ERR_ARG, "message %zu: tool %zu has no \"function\"", i, k);
             if (k) str_putc(c->out, '\n');
-            print_json_value(c->out, f);
+            text_print_json_value(c->out, f);
         }
         str_puts(c->out, tools_after);
     }
     bool empty = !format || json_is_null(format) || (json_is_object(format) && !json_object_size(format));
     if (empty) return OK;
     str_puts(c->out, "\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n");
-    print_json_value(c->out, format);
+    text_print_json_value(c->out, format);
     return OK;
 }
 
@@ -143,7 +143,7 @@ static status write_arguments(encoder *c, size_t i, const json_t *arguments) {
         str_add(c->out, json_object_iter_key(it), json_object_iter_key_len(it));
         str_puts(c->out, json_is_string(v) ? "\" string=\"true\">" : "\" string=\"false\">");
         if (json_is_string(v)) str_add(c->out, json_string_value(v), json_string_length(v));
-        else print_json_value(c->out, v);
+        else text_print_json_value(c->out, v);
         str_puts(c->out, "</" DSML "parameter>");
         it = json_object_iter_next((json_t *)(uintptr_t)object, it);
     }

@@ -26,23 +26,24 @@ static size_t param_count(const char *params) {
     return n;
 }
 
-status call_builtin(run *r, const builtin *f, const value *self, const args *a, value *out) {
+status builtin_call(run *r, const builtin *f, const value *self, const args *a, value *out) {
     if (!f->params) return f->many(r, self, a, out);
     value v[MAX_PARAMS] = {{.kind = V_MISSING}};
     if (a->n > param_count(f->params))
-        return refuse(r, "%s takes %zu arguments, not %zu", f->name, param_count(f->params), a->n);
+        return run_refuse(r, "%s takes %zu arguments, not %zu", f->name, param_count(f->params), a->n);
     for (size_t i = 0; i < a->n; i++) v[i] = a->at[i];
     for (size_t i = 0; i < a->n_named; i++) {
         int k = param_index(f->params, a->names[i]);
         if (k < 0 || v[k].kind != V_MISSING)
-            return refuse(r, "%s does not take the argument '%.*s' here", f->name, (int)a->names[i].n, a->names[i].p);
+            return run_refuse(r, "%s does not take the argument '%.*s' here", f->name, (int)a->names[i].n,
+                              a->names[i].p);
         v[k] = a->named[i];
     }
     return f->few(r, self, v, out);
 }
 
 static status undefined_error(run *r, const value *v) {
-    return refuse(r, "'%.*s' is undefined", (int)v->s.n, v->s.p);
+    return run_refuse(r, "'%.*s' is undefined", (int)v->s.n, v->s.p);
 }
 
 static bool given(const value *v) {
@@ -52,7 +53,7 @@ static bool given(const value *v) {
 static status int_arg(run *r, const value *v, int64_t fallback, int64_t *out) {
     *out = fallback;
     if (v->kind == V_MISSING) return OK;
-    if (v->kind != V_INT && v->kind != V_BOOL) return refuse(r, "an integer is wanted, not %s", kind_name(v));
+    if (v->kind != V_INT && v->kind != V_BOOL) return run_refuse(r, "an integer is wanted, not %s", value_kind_name(v));
     *out = v->kind == V_INT ? v->i : v->b;
     return OK;
 }
@@ -113,7 +114,7 @@ static status m_copy(run *r, const value *self, const value *a, value *out) {
 static status m_forbidden(run *r, const value *self, const args *a, value *out) {
     (void)a;
     (void)out;
-    return refuse(r, "a template must not change a %s", kind_name(self));
+    return run_refuse(r, "a template must not change a %s", value_kind_name(self));
 }
 
 /* Names that are methods wherever a dict's or list's attribute is asked for, even if the dict has such a key. */
@@ -147,7 +148,7 @@ static status m_list_index(run *r, const value *self, const value *a, value *out
         *out = value_int((int64_t)i);
         if (same) return OK;
     }
-    return refuse(r, "index: the list does not hold it");
+    return run_refuse(r, "index: the list does not hold it");
 }
 
 static const builtin list_methods[] = {{"index", "value", m_list_index, NULL},
@@ -181,11 +182,11 @@ static value loop_attr(const loop *l, text name) {
     if (text_is(name, "depth0")) return value_int(0);
     if (text_is(name, "previtem") && l->index) return l->items[l->index - 1];
     if (text_is(name, "nextitem") && l->index + 1 < l->n) return l->items[l->index + 1];
-    return undefined(name);
+    return value_undefined(name);
 }
 
 static status m_cycle(run *r, const value *self, const args *a, value *out) {
-    if (!a->n) return refuse(r, "cycle needs something to cycle through");
+    if (!a->n) return run_refuse(r, "cycle needs something to cycle through");
     *out = a->at[self->loop->index % a->n];
     return OK;
 }
@@ -206,7 +207,7 @@ static const builtin *find_method(const value *v, text name) {
 
 static status bind_method(run *r, const value *v, const builtin *f, value *out) {
     method *m;
-    TRY(take(r, sizeof *m, &m));
+    TRY(run_take(r, sizeof *m, &m));
     *m = (method){*v, f};
     *out = (value){V_METHOD, {.method = m}};
     return OK;
@@ -219,9 +220,9 @@ static status find_key(run *r, const value *v, const value *key, value *out) {
     return OK;
 }
 
-status get_attr(run *r, const value *v, text name, value *out) {
+status value_attr(run *r, const value *v, text name, value *out) {
     if (v->kind == V_UNDEFINED) return undefined_error(r, v);
-    *out = undefined(name);
+    *out = value_undefined(name);
     const builtin *f = find_method(v, name);
     if (f) return bind_method(r, v, f, out);
     value key = value_text(name);
@@ -231,7 +232,7 @@ status get_attr(run *r, const value *v, text name, value *out) {
 }
 
 static status char_at(run *r, text s, int64_t i, value *out) {
-    TRY(spend(r, s.n / 16));
+    TRY(run_spend(r, s.n / 16));
     int64_t n = (int64_t)utf8_count(s);
     if (i < 0) i += n;
     if (i < 0 || i >= n) return OK;
@@ -241,9 +242,9 @@ static status char_at(run *r, text s, int64_t i, value *out) {
     return OK;
 }
 
-status get_item(run *r, const value *v, const value *key, value *out) {
+status value_item(run *r, const value *v, const value *key, value *out) {
     if (v->kind == V_UNDEFINED) return undefined_error(r, v);
-    *out = undefined(key->kind == V_STRING ? key->s : (text){"item", 4});
+    *out = value_undefined(key->kind == V_STRING ? key->s : (text){"item", 4});
     if (v->kind == V_DICT) {
         TRY(find_key(r, v, key, out));
     } else if (key->kind == V_INT || key->kind == V_BOOL) {
@@ -253,17 +254,17 @@ status get_item(run *r, const value *v, const value *key, value *out) {
         if (i < 0) i += (int64_t)v->list->n;
         if (i >= 0 && i < (int64_t)v->list->n) *out = v->list->at[i];
     }
-    if (out->kind == V_UNDEFINED && key->kind == V_STRING) return get_attr(r, v, key->s, out);
+    if (out->kind == V_UNDEFINED && key->kind == V_STRING) return value_attr(r, v, key->s, out);
     return OK;
 }
 
-status contains(run *r, const value *all, const value *one, bool *out) {
+status value_contains(run *r, const value *all, const value *one, bool *out) {
     *out = false;
     if (all->kind == V_STRING) {
         size_t at;
         if (one->kind == V_UNDEFINED) return undefined_error(r, one);
-        if (one->kind != V_STRING) return refuse(r, "'in' a string wants a string, not %s", kind_name(one));
-        TRY(spend(r, all->s.n / 16));
+        if (one->kind != V_STRING) return run_refuse(r, "'in' a string wants a string, not %s", value_kind_name(one));
+        TRY(run_spend(r, all->s.n / 16));
         *out = text_find(all->s, one->s, 0, &at);
         return OK;
     }
@@ -275,7 +276,7 @@ status contains(run *r, const value *all, const value *one, bool *out) {
     }
     const value *at;
     size_t n;
-    TRY(items_of(r, all, &at, &n));
+    TRY(value_items(r, all, &at, &n));
     for (size_t i = 0; !*out && i < n; i++) TRY(values_equal(r, at + i, one, out));
     return OK;
 }
@@ -283,7 +284,7 @@ status contains(run *r, const value *all, const value *one, bool *out) {
 /* "function.name" or 0: the item of the item */
 static status get_path(run *r, const value *v, const value *path, value *out) {
     *out = *v;
-    if (path->kind != V_STRING) return get_item(r, v, path, out);
+    if (path->kind != V_STRING) return value_item(r, v, path, out);
     text s = path->s;
     for (size_t i = 0; i <= s.n; i++) {
         size_t from = i;
@@ -294,7 +295,7 @@ static status get_path(run *r, const value *v, const value *path, value *out) {
             if (number) k = k * 10 + (s.p[i] - '0');
         }
         value from_value = *out, key = number && i > from ? value_int(k) : value_text((text){s.p + from, i - from});
-        TRY(get_item(r, &from_value, &key, out));
+        TRY(value_item(r, &from_value, &key, out));
     }
     return OK;
 }
@@ -302,12 +303,12 @@ static status get_path(run *r, const value *v, const value *path, value *out) {
 /* ---- filters ---- */
 
 static status f_tojson(run *r, const value *self, const value *a, value *out) {
-    json_style style = {.ascii = truth(a), .comma = {", ", 2}, .colon = {": ", 2}, .sort = truth(a + 3)};
+    json_style style = {.ascii = value_truth(a), .comma = {", ", 2}, .colon = {": ", 2}, .sort = value_truth(a + 3)};
     str spaces = {0}, s = {0};
     if (given(a + 1)) {
         int64_t n;
         TRY(int_arg(r, a + 1, 0, &n));
-        if (n > 64) return refuse(r, "an indent of more than 64");
+        if (n > 64) return run_refuse(r, "an indent of more than 64");
         style.has_indent = true;
         style.comma.n = 1;
         for (; n > 0; n--) str_putc(&spaces, ' ');
@@ -317,12 +318,12 @@ static status f_tojson(run *r, const value *self, const value *a, value *out) {
     if (given(a + 2)) {
         bool pair = (a[2].kind == V_LIST || a[2].kind == V_TUPLE) && a[2].list->n == 2;
         if (!pair || a[2].list->at[0].kind != V_STRING || a[2].list->at[1].kind != V_STRING) {
-            st = refuse(r, "separators should be two strings");
+            st = run_refuse(r, "separators should be two strings");
         } else {
             style.comma = a[2].list->at[0].s;
             style.colon = a[2].list->at[1].s;
         }
-        if (st == OK && style.comma.n + style.colon.n > 64) st = refuse(r, "separators of more than 64 bytes");
+        if (st == OK && style.comma.n + style.colon.n > 64) st = run_refuse(r, "separators of more than 64 bytes");
     }
     if (st == OK) st = value_dump_json(r, &s, self, &style, 0);
     str_free(&spaces);
@@ -351,7 +352,7 @@ static status f_capitalize(run *r, const value *self, const value *a, value *out
 }
 static status f_replace(run *r, const value *self, const value *a, value *out) {
     value b[3] = {{.kind = V_STRING}, {.kind = V_STRING}, a[2]};
-    if (a[0].kind == V_MISSING || a[1].kind == V_MISSING) return refuse(r, "replace needs two arguments");
+    if (a[0].kind == V_MISSING || a[1].kind == V_MISSING) return run_refuse(r, "replace needs two arguments");
     TRY(value_to_text(r, a, &b[0].s));
     TRY(value_to_text(r, a + 1, &b[1].s));
     return as_method(r, self, "replace", b, out);
@@ -361,7 +362,7 @@ static status f_title(run *r, const value *self, const value *a, value *out) {
     (void)a;
     text t;
     TRY(value_to_text(r, self, &t));
-    TRY(spend(r, t.n / 4));
+    TRY(run_spend(r, t.n / 4));
     str s = {0};
     text_case(&s, t, 'T');
     return value_from_str(r, &s, out);
@@ -377,18 +378,18 @@ static status f_length(run *r, const value *self, const value *a, value *out) {
     (void)a;
     switch (self->kind) {
     case V_UNDEFINED: *out = value_int(0); return OK;
-    case V_STRING: *out = value_int((int64_t)utf8_count(self->s)); return spend(r, self->s.n / 16);
+    case V_STRING: *out = value_int((int64_t)utf8_count(self->s)); return run_spend(r, self->s.n / 16);
     case V_LIST:
     case V_TUPLE: *out = value_int((int64_t)self->list->n); return OK;
     case V_DICT: *out = value_int((int64_t)self->dict->n); return OK;
     case V_LOOP: *out = value_int((int64_t)self->loop->n); return OK;
-    default: return refuse(r, "%s has no length", kind_name(self));
+    default: return run_refuse(r, "%s has no length", value_kind_name(self));
     }
 }
 
 static status f_default(run *r, const value *self, const value *a, value *out) {
     (void)r;
-    bool use = self->kind == V_UNDEFINED || (truth(a + 1) && !truth(self));
+    bool use = self->kind == V_UNDEFINED || (value_truth(a + 1) && !value_truth(self));
     *out = !use ? *self : a[0].kind == V_MISSING ? value_name("") : a[0];
     return OK;
 }
@@ -396,8 +397,8 @@ static status f_default(run *r, const value *self, const value *a, value *out) {
 static status first_last(run *r, const value *self, bool last, value *out) {
     const value *at;
     size_t n;
-    TRY(items_of(r, self, &at, &n));
-    *out = n ? at[last ? n - 1 : 0] : undefined((text){last ? "last" : "first", last ? 4 : 5});
+    TRY(value_items(r, self, &at, &n));
+    *out = n ? at[last ? n - 1 : 0] : value_undefined((text){last ? "last" : "first", last ? 4 : 5});
     return OK;
 }
 static status f_first(run *r, const value *self, const value *a, value *out) {
@@ -414,22 +415,22 @@ static status f_join(run *r, const value *self, const value *a, value *out) {
     size_t n;
     text between;
     TRY(text_arg(r, a, "", &between));
-    TRY(items_of(r, self, &at, &n));
+    TRY(value_items(r, self, &at, &n));
     *out = value_name("");
     for (size_t i = 0; i < n; i++) {
         value item = at[i];
         text t;
         if (given(a + 1)) TRY(get_path(r, at + i, a + 1, &item));
         TRY(value_to_text(r, &item, &t));
-        if (i) TRY(join_texts(r, out->s, between, out));
-        TRY(join_texts(r, out->s, t, out));
+        if (i) TRY(value_join(r, out->s, between, out));
+        TRY(value_join(r, out->s, t, out));
     }
     return OK;
 }
 
 static status copy_items(run *r, const value *self, value **to, size_t *n, value *out) {
     const value *at;
-    TRY(items_of(r, self, &at, n));
+    TRY(value_items(r, self, &at, n));
     TRY(value_list(r, V_LIST, *n, to, out));
     if (*n) memcpy(*to, at, *n * sizeof *at);
     return OK;
@@ -488,7 +489,7 @@ static status f_int(run *r, const value *self, const value *a, value *out) {
     int64_t i;
     if (self->kind == V_UNDEFINED) return undefined_error(r, self);
     *out = a[0].kind == V_MISSING ? value_int(0) : a[0];
-    if (a[1].kind != V_MISSING && !(a[1].kind == V_INT && a[1].i == 10)) return refuse(r, "int knows base 10 only");
+    if (a[1].kind != V_MISSING && !(a[1].kind == V_INT && a[1].i == 10)) return run_refuse(r, "int knows base 10 only");
     if (self->kind == V_INT || self->kind == V_BOOL) {
         *out = value_int(self->kind == V_INT ? self->i : self->b);
     } else if (self->kind == V_STRING && read_int(self->s, &i)) {
@@ -505,15 +506,15 @@ static status f_float(run *r, const value *self, const value *a, value *out) {
     double d;
     if (self->kind == V_UNDEFINED) return undefined_error(r, self);
     *out = a[0].kind == V_MISSING ? value_float(0) : a[0];
-    if (is_number(self)) *out = value_float(as_float(self));
+    if (value_is_number(self)) *out = value_float(value_as_float(self));
     else if (self->kind == V_STRING && read_float(self->s, &d)) *out = value_float(d);
     return OK;
 }
 
 static status f_abs(run *r, const value *self, const value *a, value *out) {
     (void)a;
-    if (!is_number(self) || (self->kind == V_INT && self->i == INT64_MIN))
-        return refuse(r, "%s has no absolute value here", kind_name(self));
+    if (!value_is_number(self) || (self->kind == V_INT && self->i == INT64_MIN))
+        return run_refuse(r, "%s has no absolute value here", value_kind_name(self));
     *out =
         self->kind == V_FLOAT ? value_float(fabs(self->d)) : value_int(self->kind == V_INT ? llabs(self->i) : self->b);
     return OK;
@@ -522,12 +523,13 @@ static status f_abs(run *r, const value *self, const value *a, value *out) {
 static status f_round(run *r, const value *self, const value *a, value *out) {
     int64_t digits;
     TRY(int_arg(r, a, 0, &digits));
-    if (!is_number(self) || digits < -15 || digits > 15) return refuse(r, "round wants a number and up to 15 digits");
-    double scale = pow(10, (double)digits), x = as_float(self) * scale;
-    if (is_text(a + 1, "ceil")) x = ceil(x);
-    else if (is_text(a + 1, "floor")) x = floor(x);
-    else if (a[1].kind == V_MISSING || is_text(a + 1, "common")) x = nearbyint(x);
-    else return refuse(r, "round's method is common, ceil or floor");
+    if (!value_is_number(self) || digits < -15 || digits > 15)
+        return run_refuse(r, "round wants a number and up to 15 digits");
+    double scale = pow(10, (double)digits), x = value_as_float(self) * scale;
+    if (value_is(a + 1, "ceil")) x = ceil(x);
+    else if (value_is(a + 1, "floor")) x = floor(x);
+    else if (a[1].kind == V_MISSING || value_is(a + 1, "common")) x = nearbyint(x);
+    else return run_refuse(r, "round's method is common, ceil or floor");
     *out = value_float(x / scale);
     if (self->kind != V_FLOAT && a[1].kind == V_MISSING && digits >= 0) *out = *self;
     return OK;
@@ -542,21 +544,21 @@ static status f_indent(run *r, const value *self, const value *a, value *out) {
     } else {
         int64_t n;
         TRY(int_arg(r, a, 4, &n));
-        if (n > 1000) return refuse(r, "an indent of more than 1000");
+        if (n > 1000) return run_refuse(r, "an indent of more than 1000");
         for (; n > 0; n--) str_putc(&spaces, ' ');
         width = (text){spaces.p, spaces.n};
     }
     status st = OK;
-    bool blank = truth(a + 2);
+    bool blank = value_truth(a + 2);
     for (size_t i = 0; st == OK && i <= t.n;) {
         size_t end = i;
         while (end < t.n && t.p[end] != '\n') end++;
-        if (i ? blank || end > i : truth(a + 1)) str_add(&s, width.p, width.n);
+        if (i ? blank || end > i : value_truth(a + 1)) str_add(&s, width.p, width.n);
         str_add(&s, t.p + i, end - i);
         if (end < t.n) str_putc(&s, '\n');
         i = end + 1;
-        st =
-            s.n > LIMIT_OUTPUT ? refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT) : spend(r, 1 + width.n / 16);
+        st = s.n > LIMIT_OUTPUT ? run_refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT)
+                                : run_spend(r, 1 + width.n / 16);
     }
     str_free(&spaces);
     if (st == OK) return value_from_str(r, &s, out);
@@ -568,7 +570,7 @@ static status f_items(run *r, const value *self, const value *a, value *out) {
     (void)a;
     value *at;
     if (self->kind == V_UNDEFINED) return value_list(r, V_LIST, 0, &at, out);
-    if (self->kind != V_DICT) return refuse(r, "items wants a dict, not %s", kind_name(self));
+    if (self->kind != V_DICT) return run_refuse(r, "items wants a dict, not %s", value_kind_name(self));
     return dict_pairs(r, self->dict, out);
 }
 
@@ -580,10 +582,10 @@ static status f_safe(run *r, const value *self, const value *a, value *out) {
 }
 
 static status f_attr(run *r, const value *self, const value *a, value *out) {
-    if (a->kind != V_STRING) return refuse(r, "attr wants a name");
-    *out = undefined(a->s);
+    if (a->kind != V_STRING) return run_refuse(r, "attr wants a name");
+    *out = value_undefined(a->s);
     bool key = self->kind == V_DICT && !find_method(self, a->s); /* a dict's keys are no attributes */
-    return key ? OK : get_attr(r, self, a->s, out);
+    return key ? OK : value_attr(r, self, a->s, out);
 }
 
 /* ---- filters that go through lists ---- */
@@ -621,7 +623,7 @@ static status merge_sort(run *r, value *v, value *key, value *tv, value *tk, siz
 
 static status sort_by(run *r, value *v, value *key, size_t n, bool down) {
     value *tmp;
-    TRY(take_values(r, 2 * n, &tmp));
+    TRY(run_take_values(r, 2 * n, &tmp));
     return merge_sort(r, v, key, tmp, tmp + n, n, down);
 }
 
@@ -629,21 +631,21 @@ static status f_sort(run *r, const value *self, const value *a, value *out) {
     value *v, *key;
     size_t n;
     TRY(copy_items(r, self, &v, &n, out));
-    TRY(take_values(r, n, &key));
-    for (size_t i = 0; i < n; i++) TRY(sort_key(r, v + i, a + 2, truth(a + 1), key + i));
-    return sort_by(r, v, key, n, truth(a));
+    TRY(run_take_values(r, n, &key));
+    for (size_t i = 0; i < n; i++) TRY(sort_key(r, v + i, a + 2, value_truth(a + 1), key + i));
+    return sort_by(r, v, key, n, value_truth(a));
 }
 
 static status f_dictsort(run *r, const value *self, const value *a, value *out) {
-    if (self->kind != V_DICT) return refuse(r, "dictsort wants a dict, not %s", kind_name(self));
+    if (self->kind != V_DICT) return run_refuse(r, "dictsort wants a dict, not %s", value_kind_name(self));
     size_t n = self->dict->n;
     value *key;
     const value none = {.kind = V_MISSING};
-    const value *by = is_text(a + 1, "value") ? self->dict->val : self->dict->key;
+    const value *by = value_is(a + 1, "value") ? self->dict->val : self->dict->key;
     TRY(dict_pairs(r, self->dict, out));
-    TRY(take_values(r, n, &key));
-    for (size_t i = 0; i < n; i++) TRY(sort_key(r, by + i, &none, truth(a), key + i));
-    return sort_by(r, out->list->at, key, n, truth(a + 2));
+    TRY(run_take_values(r, n, &key));
+    for (size_t i = 0; i < n; i++) TRY(sort_key(r, by + i, &none, value_truth(a), key + i));
+    return sort_by(r, out->list->at, key, n, value_truth(a + 2));
 }
 
 static status f_unique(run *r, const value *self, const value *a, value *out) {
@@ -652,7 +654,7 @@ static status f_unique(run *r, const value *self, const value *a, value *out) {
     TRY(copy_items(r, self, &v, &n, out));
     TRY(value_dict(r, n, &seen));
     for (size_t i = 0; i < n; i++) {
-        TRY(sort_key(r, v + i, a + 1, truth(a), &key));
+        TRY(sort_key(r, v + i, a + 1, value_truth(a), &key));
         TRY(dict_find(r, seen.dict, &key, &found));
         if (found) continue;
         TRY(dict_put(r, seen.dict, key, value_bool(true)));
@@ -666,11 +668,11 @@ static status extreme(run *r, const value *self, const value *a, int sign, value
     const value *at;
     size_t n;
     value best, key;
-    TRY(items_of(r, self, &at, &n));
-    *out = undefined((text){"item", 4});
+    TRY(value_items(r, self, &at, &n));
+    *out = value_undefined((text){"item", 4});
     for (size_t i = 0; i < n; i++) {
         int order = 1;
-        TRY(sort_key(r, at + i, a + 1, truth(a), &key));
+        TRY(sort_key(r, at + i, a + 1, value_truth(a), &key));
         if (i) TRY(values_order(r, &key, &best, &order));
         if (i && order * sign <= 0) continue;
         best = key;
@@ -689,14 +691,15 @@ static status f_sum(run *r, const value *self, const value *a, value *out) {
     const value *at;
     size_t n;
     *out = a[1].kind == V_MISSING ? value_int(0) : a[1];
-    TRY(items_of(r, self, &at, &n));
+    TRY(value_items(r, self, &at, &n));
     for (size_t i = 0; i < n; i++) {
         value v = at[i];
         if (given(a)) TRY(get_path(r, at + i, a, &v));
-        if (!is_number(&v) || !is_number(out)) return refuse(r, "sum wants numbers, not %s", kind_name(&v));
-        if (v.kind == V_FLOAT || out->kind == V_FLOAT) *out = value_float(as_float(out) + as_float(&v));
+        if (!value_is_number(&v) || !value_is_number(out))
+            return run_refuse(r, "sum wants numbers, not %s", value_kind_name(&v));
+        if (v.kind == V_FLOAT || out->kind == V_FLOAT) *out = value_float(value_as_float(out) + value_as_float(&v));
         else if (__builtin_add_overflow(out->kind == V_INT ? out->i : out->b, v.kind == V_INT ? v.i : v.b, &out->i))
-            return refuse(r, "a sum beyond 64 bits");
+            return run_refuse(r, "a sum beyond 64 bits");
         else out->kind = V_INT;
     }
     return OK;
@@ -715,17 +718,17 @@ static status f_map(run *r, const value *self, const args *a, value *out) {
     if (a->n) {
         text name;
         TRY(value_to_text(r, a->at, &name));
-        f = find_filter(name);
-        if (!f) return refuse(r, "there is no filter '%.*s'", (int)name.n, name.p);
+        f = filter_find(name);
+        if (!f) return run_refuse(r, "there is no filter '%.*s'", (int)name.n, name.p);
         rest.at++;
         rest.n--;
     } else if (path.kind == V_MISSING) {
-        return refuse(r, "map needs the name of a filter, or attribute=");
+        return run_refuse(r, "map needs the name of a filter, or attribute=");
     }
     TRY(copy_items(r, self, &v, &n, out));
     for (size_t i = 0; i < n; i++) {
         value item = v[i];
-        TRY(f ? call_builtin(r, f, &item, &rest, v + i) : get_path(r, &item, &path, v + i));
+        TRY(f ? builtin_call(r, f, &item, &rest, v + i) : get_path(r, &item, &path, v + i));
         if (!f && v[i].kind == V_UNDEFINED && fallback.kind != V_MISSING) v[i] = fallback;
     }
     return OK;
@@ -737,12 +740,12 @@ static status choose(run *r, const value *self, const args *a, bool attribute, b
     size_t n, kept = 0, skip = attribute;
     const builtin *test = NULL;
     args rest = *a;
-    if (a->n < skip) return refuse(r, "the name of an attribute is missing");
+    if (a->n < skip) return run_refuse(r, "the name of an attribute is missing");
     if (a->n > skip) {
         text name;
         TRY(value_to_text(r, a->at + skip, &name));
-        test = find_test(name);
-        if (!test) return refuse(r, "there is no test '%.*s'", (int)name.n, name.p);
+        test = test_find(name);
+        if (!test) return run_refuse(r, "there is no test '%.*s'", (int)name.n, name.p);
         skip++;
     }
     if (skip) rest.at += skip;
@@ -752,9 +755,9 @@ static status choose(run *r, const value *self, const args *a, bool attribute, b
         value item = v[i], yes;
         if (attribute) TRY(get_path(r, v + i, a->at, &item));
         yes = item;
-        if (test) TRY(call_builtin(r, test, &item, &rest, &yes));
-        TRY(spend(r, 1));
-        if (truth(&yes) == wanted) v[kept++] = v[i];
+        if (test) TRY(builtin_call(r, test, &item, &rest, &yes));
+        TRY(run_spend(r, 1));
+        if (value_truth(&yes) == wanted) v[kept++] = v[i];
     }
     out->list->n = kept;
     return OK;
@@ -810,6 +813,6 @@ static const builtin filters[] = {{"tojson", "ensure_ascii indent separators sor
                                   {"rejectattr", NULL, NULL, f_rejectattr},
                                   {NULL, NULL, NULL, NULL}};
 
-const builtin *find_filter(text name) {
+const builtin *filter_find(text name) {
     return find_in(filters, name);
 }

@@ -241,11 +241,11 @@ typedef struct method {
 } method;
 
 /* template_value.c */
-status refuse(run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* ERR_ARG into r->err */
-status spend(run *r, size_t work);            /* counts steps; ERR_ARG when there were too many */
-status take(run *r, size_t bytes, void *out); /* *(void **)out = memory of the rendering */
-status take_values(run *r, size_t n, value **out);
-value undefined(text name);
+status run_refuse(run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* ERR_ARG into r->err */
+status run_spend(run *r, size_t work);            /* counts steps; ERR_ARG when there were too many */
+status run_take(run *r, size_t bytes, void *out); /* *(void **)out = memory of the rendering */
+status run_take_values(run *r, size_t n, value **out);
+value value_undefined(text name);
 value value_bool(bool b);
 value value_int(int64_t i);
 value value_float(double d);
@@ -258,18 +258,18 @@ status value_dict(run *r, size_t cap, value *out);
 status dict_put(run *r, dict *d, value key, value val);
 status dict_find(run *r, const dict *d, const value *key, value **out); /* *out NULL: not there */
 status value_from_json(run *r, const json_t *j, value *out);
-const char *kind_name(const value *v); /* as Python calls it */
-bool is_number(const value *v);        /* bool, int, float */
-bool is_text(const value *v, const char *s);
-double as_float(const value *v);
-bool truth(const value *v);
+const char *value_kind_name(const value *v); /* as Python calls it */
+bool value_is_number(const value *v);        /* bool, int, float */
+bool value_is(const value *v, const char *s);
+double value_as_float(const value *v);
+bool value_truth(const value *v);
 status values_equal(run *r, const value *a, const value *b, bool *out);
 status values_order(run *r, const value *a, const value *b, int *out); /* < 0, 0, > 0 */
 status value_print(run *r, str *s, const value *v);                    /* str() */
 status value_repr(run *r, str *s, const value *v);                     /* repr() */
 status value_to_text(run *r, const value *v, text *out);               /* str(), without a copy for strings */
-status join_texts(run *r, text a, text b, value *out);
-status items_of(run *r, const value *v, const value **at, size_t *n); /* what a for loop goes through */
+status value_join(run *r, text a, text b, value *out);
+status value_items(run *r, const value *v, const value **at, size_t *n); /* what a for loop goes through */
 typedef struct json_style {
     bool ascii, sort;
     text indent, comma, colon;
@@ -280,13 +280,13 @@ status value_dump_json(run *r, str *s, const value *v, const json_style *style, 
 /* template_string.c */
 extern const builtin string_methods[];
 
-/* template_call.c, template_test.c; find_*: NULL if there is none of that name */
-const builtin *find_filter(text name);
-const builtin *find_test(text name);
-const builtin *find_function(text name); /* range, namespace, ... */
-status call_builtin(run *r, const builtin *f, const value *self, const args *a, value *out);
-status get_attr(run *r, const value *v, text name, value *out);        /* v.name */
-status get_item(run *r, const value *v, const value *key, value *out); /* v[key] */
-status contains(run *r, const value *all, const value *one, bool *out);
+/* template_call.c, template_test.c; *_find: NULL if there is none of that name */
+const builtin *filter_find(text name);
+const builtin *test_find(text name);
+const builtin *function_find(text name); /* range, namespace, ... */
+status builtin_call(run *r, const builtin *f, const value *self, const args *a, value *out);
+status value_attr(run *r, const value *v, text name, value *out);        /* v.name */
+status value_item(run *r, const value *v, const value *key, value *out); /* v[key] */
+status value_contains(run *r, const value *all, const value *one, bool *out);
 
 #endif

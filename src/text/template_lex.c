@@ -38,7 +38,7 @@ static bool here(const lexer *l, size_t i, const char *what) {
 }
 
 static size_t skip_space(const lexer *l, size_t i) {
-    while (i < l->s.n && is_space(utf8_point(l->s.p + i, l->s.n - i))) i += utf8_size(l->s.p + i, l->s.n - i);
+    while (i < l->s.n && utf8_is_space(utf8_point(l->s.p + i, l->s.n - i))) i += utf8_size(l->s.p + i, l->s.n - i);
     return i;
 }
 

@@ -175,13 +175,13 @@ static status unescape(parser *p, text s, str *out) {
         } else if (c == 'x' || c == 'u' || c == 'U') {
             size_t n = read_hex(s, i, &point);
             if (!n) return fail(p->e, ERR_FORMAT, "template: line %d: bad \\%c escape in a string", p->tok->line, c);
-            put_point(out, point);
+            utf8_add(out, point);
             i += n - 1;
         } else if (c >= '0' && c <= '7') {
             size_t n = 0;
             for (; n < 3 && i + n < s.n && s.p[i + n] >= '0' && s.p[i + n] <= '7'; n++)
                 point = point * 8 + (uint32_t)(s.p[i + n] - '0');
-            put_point(out, point);
+            utf8_add(out, point);
             i += n - 1;
         } else if (c == 'N') {
             return fail(p->e, ERR_UNSUPPORTED, "template: line %d: \\N{...} in a string", p->tok->line);
@@ -344,7 +344,7 @@ static status parse_postfix(parser *p, node **out) {
 static status parse_called(parser *p, node *n, bool test) {
     TRY(want_name(p, &n->v.s));
     n->v.kind = V_STRING;
-    n->builtin = test ? find_test(n->v.s) : find_filter(n->v.s);
+    n->builtin = test ? test_find(n->v.s) : filter_find(n->v.s);
     return skip_op(p, OP_LPAREN) ? parse_args(p, &n->b) : OK;
 }
 

@@ -11,14 +11,14 @@ static status exec_all(run *r, const node *n);
 
 /* One more node, one level deeper; who enters takes the level off again when it is done. */
 static status enter(run *r) {
-    if (++r->depth > LIMIT_DEPTH) return refuse(r, "evaluation nested deeper than %d", LIMIT_DEPTH);
-    return spend(r, 1);
+    if (++r->depth > LIMIT_DEPTH) return run_refuse(r, "evaluation nested deeper than %d", LIMIT_DEPTH);
+    return run_spend(r, 1);
 }
 
 /* ---- names ---- */
 
 static status scope_new(run *r, scope *parent, scope **out) {
-    TRY(take(r, sizeof **out, out));
+    TRY(run_take(r, sizeof **out, out));
     **out = (scope){.parent = parent};
     return OK;
 }
@@ -32,7 +32,7 @@ static status bind(run *r, scope *s, int name, value v) {
     if (s->n == s->cap) {
         struct binding *at;
         size_t cap = s->cap ? s->cap * 2 : 4;
-        TRY(take(r, cap * sizeof *at, &at));
+        TRY(run_take(r, cap * sizeof *at, &at));
         if (s->n) memcpy(at, s->at, s->n * sizeof *at);
         s->at = at;
         s->cap = cap;
@@ -43,14 +43,14 @@ static status bind(run *r, scope *s, int name, value v) {
 
 static status look_up(run *r, int name, value *out) {
     for (const scope *s = r->scope; s; s = s->parent) {
-        TRY(spend(r, s->n / 8));
+        TRY(run_spend(r, s->n / 8));
         for (size_t i = 0; i < s->n; i++) {
             if (s->at[i].name != name) continue;
             *out = s->at[i].v;
             return OK;
         }
     }
-    *out = undefined(r->t->names[name]);
+    *out = value_undefined(r->t->names[name]);
     return OK;
 }
 
@@ -59,7 +59,7 @@ static status bind_variables(run *r, const json_t *variables) {
     for (int i = 0; i < r->t->n_names; i++) {
         text name = r->t->names[i];
         const json_t *j = json_object_getn(variables, name.p, name.n);
-        const builtin *f = find_function(name);
+        const builtin *f = function_find(name);
         value v = {V_FUNCTION, {.function = f}};
         if (j) TRY(value_from_json(r, j, &v));
         if (j || f) TRY(bind(r, r->scope, i, v));
@@ -71,12 +71,12 @@ static status bind_variables(run *r, const json_t *variables) {
 
 static status wrong_operands(run *r, const char *sign, const value *a, const value *b) {
     const value *u = a->kind == V_UNDEFINED ? a : b;
-    if (u->kind == V_UNDEFINED) return refuse(r, "'%.*s' is undefined", (int)u->s.n, u->s.p);
-    return refuse(r, "%s %s %s is not possible", kind_name(a), sign, kind_name(b));
+    if (u->kind == V_UNDEFINED) return run_refuse(r, "'%.*s' is undefined", (int)u->s.n, u->s.p);
+    return run_refuse(r, "%s %s %s is not possible", value_kind_name(a), sign, value_kind_name(b));
 }
 
 static status too_large(run *r) {
-    return refuse(r, "an integer beyond 64 bits");
+    return run_refuse(r, "an integer beyond 64 bits");
 }
 
 /* quotient rounded down, remainder with the divisor's sign */
@@ -87,7 +87,7 @@ static int64_t floor_div(int64_t a, int64_t b) {
 static status int_power(run *r, int64_t base, int64_t exponent, value *out) {
     int64_t v = 1;
     if (exponent < 0) {
-        if (base == 0) return refuse(r, "division by zero");
+        if (base == 0) return run_refuse(r, "division by zero");
         *out = value_float(pow((double)base, (double)exponent));
         return OK;
     }
@@ -102,7 +102,7 @@ static status int_power(run *r, int64_t base, int64_t exponent, value *out) {
 static status int_arithmetic(run *r, op o, int64_t a, int64_t b, value *out) {
     int64_t v = 0;
     bool over = false;
-    if ((o == OP_DIV || o == OP_FLOORDIV || o == OP_MOD) && b == 0) return refuse(r, "division by zero");
+    if ((o == OP_DIV || o == OP_FLOORDIV || o == OP_MOD) && b == 0) return run_refuse(r, "division by zero");
     switch (o) {
     case OP_ADD: over = __builtin_add_overflow(a, b, &v); break;
     case OP_SUB: over = __builtin_sub_overflow(a, b, &v); break;
@@ -118,7 +118,7 @@ static status int_arithmetic(run *r, op o, int64_t a, int64_t b, value *out) {
 }
 
 static status float_arithmetic(run *r, op o, double a, double b, value *out) {
-    if ((o == OP_DIV || o == OP_FLOORDIV || o == OP_MOD) && b == 0) return refuse(r, "division by zero");
+    if ((o == OP_DIV || o == OP_FLOORDIV || o == OP_MOD) && b == 0) return run_refuse(r, "division by zero");
     double v;
     switch (o) {
     case OP_ADD: v = a + b; break;
@@ -147,9 +147,10 @@ static status join_lists(run *r, const value *a, const value *b, value *out) {
 static status repeat(run *r, const value *v, int64_t times, value *out) {
     size_t n = v->kind == V_STRING ? v->s.n : v->list->n;
     if (times < 0 || n == 0) times = 0;
-    if (times && n > LIMIT_OUTPUT / (uint64_t)times) return refuse(r, "a product of more than %d bytes", LIMIT_OUTPUT);
+    if (times && n > LIMIT_OUTPUT / (uint64_t)times)
+        return run_refuse(r, "a product of more than %d bytes", LIMIT_OUTPUT);
     size_t all = n * (size_t)times;
-    TRY(spend(r, (size_t)times + all / 16));
+    TRY(run_spend(r, (size_t)times + all / 16));
     if (v->kind != V_STRING) {
         value *at;
         TRY(value_list(r, v->kind, all, &at, out));
@@ -157,7 +158,7 @@ static status repeat(run *r, const value *v, int64_t times, value *out) {
         return OK;
     }
     char *p;
-    TRY(take(r, all + 1, &p));
+    TRY(run_take(r, all + 1, &p));
     for (size_t i = 0; i < all; i += n) memcpy(p + i, v->s.p, n);
     *out = value_text((text){p, all});
     return OK;
@@ -169,14 +170,15 @@ static status binary(run *r, op o, const value *a, const value *b, value *out) {
         text x, y;
         TRY(value_to_text(r, a, &x));
         TRY(value_to_text(r, b, &y));
-        return join_texts(r, x, y, out);
+        return value_join(r, x, y, out);
     }
-    if (is_number(a) && is_number(b)) {
-        if (a->kind == V_FLOAT || b->kind == V_FLOAT) return float_arithmetic(r, o, as_float(a), as_float(b), out);
+    if (value_is_number(a) && value_is_number(b)) {
+        if (a->kind == V_FLOAT || b->kind == V_FLOAT)
+            return float_arithmetic(r, o, value_as_float(a), value_as_float(b), out);
         return int_arithmetic(r, o, a->kind == V_INT ? a->i : a->b, b->kind == V_INT ? b->i : b->b, out);
     }
     if (o == OP_ADD && a->kind == b->kind) {
-        if (a->kind == V_STRING) return join_texts(r, a->s, b->s, out);
+        if (a->kind == V_STRING) return value_join(r, a->s, b->s, out);
         if (a->kind == V_LIST || a->kind == V_TUPLE) return join_lists(r, a, b, out);
     }
     if (o == OP_MUL) {
@@ -197,7 +199,7 @@ static status compare(run *r, op o, const value *a, const value *b, bool *out) {
         return OK;
     }
     if (o == OP_IN || o == OP_NOT_IN) {
-        TRY(contains(r, b, a, out));
+        TRY(value_contains(r, b, a, out));
         *out = *out == (o == OP_IN);
         return OK;
     }
@@ -223,7 +225,7 @@ static status eval_compare(run *r, const node *n, value *out) {
 static status eval_sign(run *r, const node *n, value *out) {
     value v, zero = value_int(0);
     TRY(eval(r, n->a, &v));
-    if (!is_number(&v)) return wrong_operands(r, n->kind == N_NEGATE ? "-" : "+", &zero, &v);
+    if (!value_is_number(&v)) return wrong_operands(r, n->kind == N_NEGATE ? "-" : "+", &zero, &v);
     if (v.kind == V_FLOAT) {
         *out = value_float(n->kind == N_NEGATE ? -v.d : v.d);
         return OK;
@@ -239,7 +241,8 @@ static status slice_bound(run *r, const node *n, int64_t len, bool backwards, in
     if (n) TRY(eval(r, n, &v));
     *out = absent;
     if (v.kind == V_NONE) return OK;
-    if (v.kind != V_INT && v.kind != V_BOOL) return refuse(r, "a slice wants integers, not %s", kind_name(&v));
+    if (v.kind != V_INT && v.kind != V_BOOL)
+        return run_refuse(r, "a slice wants integers, not %s", value_kind_name(&v));
     int64_t i = v.kind == V_INT ? v.i : v.b;
     if (i < 0) i += len;
     int64_t low = backwards ? -1 : 0, high = backwards ? len - 1 : len;
@@ -254,19 +257,20 @@ static status eval_slice(run *r, const node *n, value *out) {
     int64_t from, to;
     TRY(eval(r, n->a, &v));
     if (v.kind != V_STRING && v.kind != V_LIST && v.kind != V_TUPLE) {
-        if (v.kind == V_UNDEFINED) return refuse(r, "'%.*s' is undefined", (int)v.s.n, v.s.p);
-        return refuse(r, "%s cannot be sliced", kind_name(&v));
+        if (v.kind == V_UNDEFINED) return run_refuse(r, "'%.*s' is undefined", (int)v.s.n, v.s.p);
+        return run_refuse(r, "%s cannot be sliced", value_kind_name(&v));
     }
-    TRY(items_of(r, &v, &at, &len));
+    TRY(value_items(r, &v, &at, &len));
     if (n->d) TRY(eval(r, n->d, &step));
     if (step.kind == V_NONE) step = value_int(1);
-    if (step.kind != V_INT || step.i == 0) return refuse(r, "the step of a slice should be an integer other than 0");
+    if (step.kind != V_INT || step.i == 0)
+        return run_refuse(r, "the step of a slice should be an integer other than 0");
     bool back = step.i < 0;
     int64_t l = (int64_t)len, s = step.i > l ? l + 1 : step.i < -l ? -l - 1 : step.i; /* no overflow in from + s */
     TRY(slice_bound(r, n->b, l, back, back ? l - 1 : 0, &from));
     TRY(slice_bound(r, n->c, l, back, back ? -1 : l, &to));
     for (int64_t i = from; back ? i > to : i < to; i += s) count++;
-    TRY(spend(r, count));
+    TRY(run_spend(r, count));
     if (v.kind != V_STRING) {
         value *items;
         TRY(value_list(r, v.kind, count, &items, out));
@@ -293,9 +297,9 @@ static status eval_args(run *r, const node *n, args *out) {
     *out = (args){0};
     for (const node *k = n; k; k = k->next) count++;
     if (!count) return OK;
-    TRY(take_values(r, count, &out->at));
-    TRY(take_values(r, count, &out->named));
-    TRY(take(r, count * sizeof(text), &out->names));
+    TRY(run_take_values(r, count, &out->at));
+    TRY(run_take_values(r, count, &out->named));
+    TRY(run_take(r, count * sizeof(text), &out->names));
     for (; n; n = n->next) {
         if (n->kind != N_KEYWORD) {
             TRY(eval(r, n, out->at + out->n++));
@@ -322,12 +326,12 @@ static status capture(run *r, const node *body, value *out) {
 static status bind_parameters(run *r, const macro *m, const args *a) {
     size_t i = 0, used = 0;
     for (const node *p = m->def->a; p; p = p->next, i++) {
-        value v = undefined(p->v.s);
+        value v = value_undefined(p->v.s);
         bool found = i < a->n;
         if (found) v = a->at[i];
         for (size_t k = 0; k < a->n_named; k++) {
             if (!text_eq(a->names[k], p->v.s)) continue;
-            if (found) return refuse(r, "the argument '%.*s' is given twice", (int)p->v.s.n, p->v.s.p);
+            if (found) return run_refuse(r, "the argument '%.*s' is given twice", (int)p->v.s.n, p->v.s.p);
             v = a->named[k];
             found = true;
             used++;
@@ -337,7 +341,7 @@ static status bind_parameters(run *r, const macro *m, const args *a) {
     }
     text name = r->t->names[m->def->name];
     if (a->n > i || used < a->n_named)
-        return refuse(r, "the macro '%.*s' does not take these arguments", (int)name.n, name.p);
+        return run_refuse(r, "the macro '%.*s' does not take these arguments", (int)name.n, name.p);
     return OK;
 }
 
@@ -356,20 +360,20 @@ static status eval_call(run *r, const node *n, value *out) {
     TRY(eval(r, n->a, &f));
     TRY(eval_args(r, n->b, &a));
     switch (f.kind) {
-    case V_FUNCTION: return call_builtin(r, f.function, NULL, &a, out);
-    case V_METHOD: return call_builtin(r, f.method->f, &f.method->self, &a, out);
+    case V_FUNCTION: return builtin_call(r, f.function, NULL, &a, out);
+    case V_METHOD: return builtin_call(r, f.method->f, &f.method->self, &a, out);
     case V_MACRO: return call_macro(r, f.macro, &a, out);
-    case V_UNDEFINED: return refuse(r, "'%.*s' is undefined", (int)f.s.n, f.s.p);
-    default: return refuse(r, "%s cannot be called", kind_name(&f));
+    case V_UNDEFINED: return run_refuse(r, "'%.*s' is undefined", (int)f.s.n, f.s.p);
+    default: return run_refuse(r, "%s cannot be called", value_kind_name(&f));
     }
 }
 
 static status apply(run *r, const node *n, const value *self, value *out) {
     args a;
     if (!n->builtin)
-        return refuse(r, "there is no %s '%.*s'", n->kind == N_TEST ? "test" : "filter", (int)n->v.s.n, n->v.s.p);
+        return run_refuse(r, "there is no %s '%.*s'", n->kind == N_TEST ? "test" : "filter", (int)n->v.s.n, n->v.s.p);
     TRY(eval_args(r, n->b, &a));
-    return call_builtin(r, n->builtin, self, &a, out);
+    return builtin_call(r, n->builtin, self, &a, out);
 }
 
 /* The filters of a {% set x | f | g %} block, from the inside out. */
@@ -379,7 +383,7 @@ static status apply_filters(run *r, const node *n, const value *captured, value 
         return OK;
     }
     value v;
-    if (n->kind != N_FILTER) return refuse(r, "only filters may stand in a set block");
+    if (n->kind != N_FILTER) return run_refuse(r, "only filters may stand in a set block");
     TRY(enter(r));
     TRY(apply_filters(r, n->a, captured, &v));
     r->depth--;
@@ -423,23 +427,23 @@ static status eval_kind(run *r, const node *n, value *out) {
     case N_PLUS: return eval_sign(r, n, out);
     case N_CONDEXPR:
         TRY(eval(r, n->b, &b));
-        if (truth(&b)) return eval(r, n->a, out);
-        *out = undefined((text){"the value of an if without else", 31});
+        if (value_truth(&b)) return eval(r, n->a, out);
+        *out = value_undefined((text){"the value of an if without else", 31});
         return n->c ? eval(r, n->c, out) : OK;
     default: break;
     }
     TRY(eval(r, n->a, &a)); /* the others begin with their operand */
     switch (n->kind) {
-    case N_ATTR: return get_attr(r, &a, n->v.s, out);
+    case N_ATTR: return value_attr(r, &a, n->v.s, out);
     case N_FILTER:
     case N_TEST: return apply(r, n, &a, out);
-    case N_NOT: *out = value_bool(!truth(&a)); return OK;
+    case N_NOT: *out = value_bool(!value_truth(&a)); return OK;
     case N_AND:
-    case N_OR: *out = a; return truth(&a) == (n->kind == N_AND) ? eval(r, n->b, out) : OK;
+    case N_OR: *out = a; return value_truth(&a) == (n->kind == N_AND) ? eval(r, n->b, out) : OK;
     default: break;
     }
     TRY(eval(r, n->b, &b));
-    return n->kind == N_ITEM ? get_item(r, &a, &b, out) : binary(r, n->op, &a, &b, out);
+    return n->kind == N_ITEM ? value_item(r, &a, &b, out) : binary(r, n->op, &a, &b, out);
 }
 
 /* The line is put before the sentence once, where it went wrong first. */
@@ -463,14 +467,14 @@ static status assign(run *r, const node *target, const value *v) {
     if (target->kind == N_ATTR) {
         value object;
         TRY(eval(r, target->a, &object));
-        if (object.kind != V_NAMESPACE) return refuse(r, "only a namespace's attributes can be set");
+        if (object.kind != V_NAMESPACE) return run_refuse(r, "only a namespace's attributes can be set");
         return dict_put(r, object.dict, target->v, *v);
     }
     const value *at;
     size_t n, count = 0;
     for (const node *k = target->a; k; k = k->next) count++;
-    TRY(items_of(r, v, &at, &n));
-    if (n != count) return refuse(r, "%zu values for %zu names", n, count);
+    TRY(value_items(r, v, &at, &n));
+    if (n != count) return run_refuse(r, "%zu values for %zu names", n, count);
     for (const node *k = target->a; k; k = k->next) TRY(assign(r, k, at++));
     return OK;
 }
@@ -479,11 +483,11 @@ static status assign(run *r, const node *target, const value *v) {
 static status filter_items(run *r, const node *n, const value **at, size_t *len) {
     value *kept, yes;
     size_t count = 0;
-    TRY(take_values(r, *len, &kept));
+    TRY(run_take_values(r, *len, &kept));
     for (size_t i = 0; i < *len; i++) {
         TRY(assign(r, n->a, *at + i));
         TRY(eval(r, n->c, &yes));
-        if (truth(&yes)) kept[count++] = (*at)[i];
+        if (value_truth(&yes)) kept[count++] = (*at)[i];
     }
     *at = kept;
     *len = count;
@@ -496,15 +500,15 @@ static status exec_for(run *r, const node *n) {
     loop *l;
     size_t len;
     TRY(eval(r, n->b, &over));
-    TRY(items_of(r, &over, &at, &len));
+    TRY(value_items(r, &over, &at, &len));
     scope *outer = r->scope;
     TRY(scope_new(r, outer, &r->scope));
     if (n->c) TRY(filter_items(r, n, &at, &len));
-    TRY(take(r, sizeof *l, &l));
+    TRY(run_take(r, sizeof *l, &l));
     *l = (loop){at, len, 0};
     for (; l->index < len && !r->leave; l->index++) {
         r->scope->n = 0; /* every round has a fresh scope */
-        TRY(spend(r, 1));
+        TRY(run_spend(r, 1));
         TRY(bind(r, r->scope, NAME_LOOP, (value){V_LOOP, {.loop = l}}));
         TRY(assign(r, n->a, at + l->index));
         TRY(exec_all(r, n->body));
@@ -519,7 +523,7 @@ static status exec_if(run *r, const node *n) {
     for (;; n = n->or_else) { /* along the elifs */
         value v;
         TRY(eval(r, n->a, &v));
-        if (truth(&v)) return exec_all(r, n->body);
+        if (value_truth(&v)) return exec_all(r, n->body);
         if (!n->elif) return exec_all(r, n->or_else);
     }
 }
@@ -536,7 +540,7 @@ static status exec_capture(run *r, const node *n) {
 
 static status exec_macro(run *r, const node *n) {
     macro *m;
-    TRY(take(r, sizeof *m, &m));
+    TRY(run_take(r, sizeof *m, &m));
     *m = (macro){n, r->scope};
     return bind(r, r->scope, n->name, (value){V_MACRO, {.macro = m}});
 }

@@ -2,7 +2,7 @@
 #include "text/template_inner.h"
 
 static status want_text(run *r, const value *v, const char *where, text *out) {
-    if (v->kind != V_STRING) return refuse(r, "%s wants a string, not %s", where, kind_name(v));
+    if (v->kind != V_STRING) return run_refuse(r, "%s wants a string, not %s", where, value_kind_name(v));
     *out = v->s;
     return OK;
 }
@@ -10,7 +10,8 @@ static status want_text(run *r, const value *v, const char *where, text *out) {
 static status want_int(run *r, const value *v, int64_t fallback, const char *where, int64_t *out) {
     *out = fallback;
     if (v->kind == V_MISSING || v->kind == V_NONE) return OK;
-    if (v->kind != V_INT && v->kind != V_BOOL) return refuse(r, "%s wants an integer, not %s", where, kind_name(v));
+    if (v->kind != V_INT && v->kind != V_BOOL)
+        return run_refuse(r, "%s wants an integer, not %s", where, value_kind_name(v));
     *out = v->kind == V_INT ? v->i : v->b;
     return OK;
 }
@@ -19,7 +20,7 @@ static status strip(run *r, const value *self, const value *a, bool left, bool r
     text chars;
     bool given = a[0].kind != V_MISSING && a[0].kind != V_NONE;
     if (given) TRY(want_text(r, a, "strip", &chars));
-    TRY(spend(r, self->s.n / 16 * (given ? 1 + chars.n / 16 : 1)));
+    TRY(run_spend(r, self->s.n / 16 * (given ? 1 + chars.n / 16 : 1)));
     *out = value_text(text_strip(self->s, given ? &chars : NULL, left, right));
     return OK;
 }
@@ -34,7 +35,7 @@ static status m_rstrip(run *r, const value *self, const value *a, value *out) {
 }
 
 static status change_case(run *r, const value *self, int how, value *out) {
-    TRY(spend(r, self->s.n / 4));
+    TRY(run_spend(r, self->s.n / 4));
     str s = {0};
     text_case(&s, self->s, how);
     return value_from_str(r, &s, out);
@@ -64,7 +65,7 @@ static status affix(run *r, const value *self, const value *a, bool end, value *
         v = a->list->at;
         n = a->list->n;
     }
-    TRY(spend(r, n));
+    TRY(run_spend(r, n));
     *out = value_bool(false);
     for (size_t i = 0; i < n; i++) {
         text t, s = self->s;
@@ -89,7 +90,7 @@ static status m_replace(run *r, const value *self, const value *a, value *out) {
     TRY(want_int(r, a + 2, -1, "replace", &left));
     str to = {0};
     size_t i = 0, at;
-    status st = spend(r, s.n / 16);
+    status st = run_spend(r, s.n / 16);
     for (; st == OK && left != 0 && text_find(s, old, i, &at); left--) {
         if (old.n == 0 && at < s.n) { /* "" is found before every character and at the end */
             size_t n = utf8_size(s.p + at, s.n - at);
@@ -101,7 +102,8 @@ static status m_replace(run *r, const value *self, const value *a, value *out) {
             str_add(&to, new.p, new.n);
             i = at + old.n;
         }
-        st = to.n > LIMIT_OUTPUT ? refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT) : spend(r, 1 + new.n / 16);
+        st = to.n > LIMIT_OUTPUT ? run_refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT)
+                                 : run_spend(r, 1 + new.n / 16);
         if (old.n == 0 && at == s.n) break;
     }
     if (i < s.n) str_add(&to, s.p + i, s.n - i);
@@ -119,7 +121,7 @@ static bool next_cut(text s, const text *sep, size_t from, size_t *at, size_t *n
     }
     for (size_t i = from, n; i < s.n; i += n) {
         n = utf8_size(s.p + i, s.n - i);
-        if (!is_space(utf8_point(s.p + i, n))) continue;
+        if (!utf8_is_space(utf8_point(s.p + i, n))) continue;
         *at = i;
         text rest = text_strip((text){s.p + i, s.n - i}, NULL, true, false);
         *next = s.n - rest.n;
@@ -132,7 +134,7 @@ static status separator(run *r, const value *a, const char *where, text *buf, co
     *sep = NULL;
     if (a->kind == V_MISSING || a->kind == V_NONE) return OK;
     TRY(want_text(r, a, where, buf));
-    if (buf->n == 0) return refuse(r, "%s with an empty separator", where);
+    if (buf->n == 0) return run_refuse(r, "%s with an empty separator", where);
     *sep = buf;
     return OK;
 }
@@ -143,7 +145,7 @@ static status m_split(run *r, const value *self, const value *a, value *out) {
     int64_t max;
     TRY(separator(r, a, "split", &buf, &sep));
     TRY(want_int(r, a + 1, -1, "split", &max));
-    TRY(spend(r, s.n / 8));
+    TRY(run_spend(r, s.n / 8));
     if (!sep) s = text_strip(s, NULL, true, max < 0);
     size_t n = 1, from = 0, at, next;
     for (int64_t left = max; left != 0 && next_cut(s, sep, from, &at, &next); left--, from = next) n++;
@@ -169,7 +171,7 @@ static status m_rsplit(run *r, const value *self, const value *a, value *out) {
     TRY(want_int(r, a + 1, -1, "rsplit", &max));
     if (!sep || max < 0) return m_split(r, self, a, out);
     size_t n = 1, end = s.n, at, next, from = 0;
-    TRY(spend(r, s.n / 4));
+    TRY(run_spend(r, s.n / 4));
     for (; next_cut(s, sep, from, &at, &next); from = next) n++;
     size_t cuts = n - 1, skip = cuts > (uint64_t)max ? cuts - (size_t)max : 0; /* the first cuts are not made */
     value *v;
@@ -188,7 +190,7 @@ static status m_rsplit(run *r, const value *self, const value *a, value *out) {
 static status m_splitlines(run *r, const value *self, const value *a, value *out) {
     (void)a;
     text s = self->s;
-    TRY(spend(r, s.n / 8));
+    TRY(run_spend(r, s.n / 8));
     size_t n = 0;
     for (size_t i = 0; i < s.n; i++) n += s.p[i] == '\n' || (s.p[i] == '\r' && !(i + 1 < s.n && s.p[i + 1] == '\n'));
     if (s.n && s.p[s.n - 1] != '\n' && s.p[s.n - 1] != '\r') n++;
@@ -206,12 +208,12 @@ static status m_splitlines(run *r, const value *self, const value *a, value *out
 static status find(run *r, const value *self, const value *a, bool last, value *out) {
     text what;
     TRY(want_text(r, a, "find", &what));
-    TRY(spend(r, self->s.n / 8));
+    TRY(run_spend(r, self->s.n / 8));
     int64_t found = -1;
     size_t at = 0;
     for (size_t from = 0; text_find(self->s, what, from, &at); from = at + 1) {
         found = (int64_t)utf8_count((text){self->s.p, at});
-        TRY(spend(r, 1 + at / 16));
+        TRY(run_spend(r, 1 + at / 16));
         if (!last || at == self->s.n) break;
     }
     *out = value_int(found);
@@ -227,7 +229,7 @@ static status m_rfind(run *r, const value *self, const value *a, value *out) {
 static status m_count(run *r, const value *self, const value *a, value *out) {
     text what;
     TRY(want_text(r, a, "count", &what));
-    TRY(spend(r, self->s.n / 8));
+    TRY(run_spend(r, self->s.n / 8));
     int64_t n = 0;
     size_t at;
     if (what.n == 0) n = (int64_t)utf8_count(self->s) + 1;
@@ -240,14 +242,14 @@ static status m_count(run *r, const value *self, const value *a, value *out) {
 static status m_join(run *r, const value *self, const value *a, value *out) {
     const value *at;
     size_t n;
-    TRY(items_of(r, a, &at, &n));
+    TRY(value_items(r, a, &at, &n));
     str s = {0};
     status st = OK;
     for (size_t i = 0; st == OK && i < n; i++) {
         text t;
         st = want_text(r, at + i, "join", &t);
-        if (st == OK) st = spend(r, 1 + (t.n + self->s.n) / 16);
-        if (st == OK && s.n > LIMIT_OUTPUT) st = refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT);
+        if (st == OK) st = run_spend(r, 1 + (t.n + self->s.n) / 16);
+        if (st == OK && s.n > LIMIT_OUTPUT) st = run_refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT);
         if (st != OK) break;
         if (i) str_add(&s, self->s.p, self->s.n);
         str_add(&s, t.p, t.n);
@@ -260,7 +262,7 @@ static status m_join(run *r, const value *self, const value *a, value *out) {
 /* every character passes (and there is one) */
 static status all_of(run *r, const value *self, bool (*is)(uint32_t), value *out) {
     text s = self->s;
-    TRY(spend(r, s.n / 8));
+    TRY(run_spend(r, s.n / 8));
     *out = value_bool(s.n > 0);
     for (size_t i = 0, n; i < s.n; i += n) {
         n = utf8_size(s.p + i, s.n - i);
@@ -273,7 +275,7 @@ static bool is_digit(uint32_t c) {
 }
 static status m_isspace(run *r, const value *self, const value *a, value *out) {
     (void)a;
-    return all_of(r, self, is_space, out);
+    return all_of(r, self, utf8_is_space, out);
 }
 static status m_isdigit(run *r, const value *self, const value *a, value *out) {
     (void)a;

@@ -82,14 +82,15 @@ static status t_ge(run *r, const value *self, const value *a, value *out) {
 
 static status t_in(run *r, const value *self, const value *a, value *out) {
     bool found;
-    TRY(contains(r, a, self, &found));
+    TRY(value_contains(r, a, self, &found));
     *out = value_bool(found);
     return OK;
 }
 
 static status remainder_test(run *r, const value *self, int64_t by, int64_t wanted, value *out) {
-    if (self->kind != V_INT && self->kind != V_BOOL) return refuse(r, "%s is not an integer", kind_name(self));
-    if (by == 0) return refuse(r, "division by zero");
+    if (self->kind != V_INT && self->kind != V_BOOL)
+        return run_refuse(r, "%s is not an integer", value_kind_name(self));
+    if (by == 0) return run_refuse(r, "division by zero");
     int64_t i = self->kind == V_INT ? self->i : self->b;
     *out = value_bool((by == -1 ? 0 : i % by != 0) == wanted);
     return OK;
@@ -103,7 +104,7 @@ static status t_odd(run *r, const value *self, const value *a, value *out) {
     return remainder_test(r, self, 2, 1, out);
 }
 static status t_divisibleby(run *r, const value *self, const value *a, value *out) {
-    if (a->kind != V_INT) return refuse(r, "divisibleby wants an integer, not %s", kind_name(a));
+    if (a->kind != V_INT) return run_refuse(r, "divisibleby wants an integer, not %s", value_kind_name(a));
     return remainder_test(r, self, a->i, 0, out);
 }
 
@@ -131,8 +132,8 @@ static status t_upper(run *r, const value *self, const value *a, value *out) {
 }
 
 static status known(run *r, const value *self, bool test, value *out) {
-    if (self->kind != V_STRING) return refuse(r, "a name is wanted, not %s", kind_name(self));
-    *out = value_bool(test ? find_test(self->s) != NULL : find_filter(self->s) != NULL);
+    if (self->kind != V_STRING) return run_refuse(r, "a name is wanted, not %s", value_kind_name(self));
+    *out = value_bool(test ? test_find(self->s) != NULL : filter_find(self->s) != NULL);
     return OK;
 }
 static status t_filter(run *r, const value *self, const value *a, value *out) {
@@ -184,7 +185,7 @@ static const builtin tests[] = {{"defined", "", t_defined, NULL},
                                 {"test", "", t_test, NULL},
                                 {NULL, NULL, NULL, NULL}};
 
-const builtin *find_test(text name) {
+const builtin *test_find(text name) {
     for (const builtin *f = tests; f->name; f++)
         if (text_is(name, f->name)) return f;
     return NULL;
@@ -196,7 +197,7 @@ static status g_raise(run *r, const value *self, const value *a, value *out) {
     (void)self, (void)out;
     text t;
     TRY(value_to_text(r, a, &t));
-    return refuse(r, "%.*s", (int)(t.n < 400 ? t.n : 400), t.p);
+    return run_refuse(r, "%.*s", (int)(t.n < 400 ? t.n : 400), t.p);
 }
 
 static status g_range(run *r, const value *self, const value *a, value *out) {
@@ -205,19 +206,19 @@ static status g_range(run *r, const value *self, const value *a, value *out) {
     for (int i = 0; i < 3; i++) {
         if (a[i].kind == V_MISSING) continue;
         if (a[i].kind != V_INT && a[i].kind != V_BOOL)
-            return refuse(r, "range wants integers, not %s", kind_name(a + i));
+            return run_refuse(r, "range wants integers, not %s", value_kind_name(a + i));
         v[i] = a[i].kind == V_INT ? a[i].i : a[i].b;
     }
-    if (a[0].kind == V_MISSING) return refuse(r, "range needs an argument");
+    if (a[0].kind == V_MISSING) return run_refuse(r, "range needs an argument");
     if (a[1].kind == V_MISSING) {
         v[1] = v[0];
         v[0] = 0;
     }
-    if (v[2] == 0) return refuse(r, "range with a step of 0");
+    if (v[2] == 0) return run_refuse(r, "range with a step of 0");
     uint64_t way = v[2] > 0 ? (uint64_t)v[1] - (uint64_t)v[0] : (uint64_t)v[0] - (uint64_t)v[1];
     uint64_t step = v[2] > 0 ? (uint64_t)v[2] : 0 - (uint64_t)v[2];
     uint64_t n = (v[2] > 0 ? v[0] < v[1] : v[0] > v[1]) ? (way - 1) / step + 1 : 0;
-    if (n > LIMIT_RANGE) return refuse(r, "range of more than %d", LIMIT_RANGE);
+    if (n > LIMIT_RANGE) return run_refuse(r, "range of more than %d", LIMIT_RANGE);
     value *at;
     TRY(value_list(r, V_LIST, (size_t)n, &at, out));
     for (uint64_t i = 0; i < n; i++) at[i] = value_int((int64_t)((uint64_t)v[0] + i * (uint64_t)v[2]));
@@ -228,7 +229,7 @@ static status g_range(run *r, const value *self, const value *a, value *out) {
 static status make_dict(run *r, const args *a, value_kind kind, value *out) {
     TRY(value_dict(r, 8, out));
     dict *d = out->dict;
-    if (a->n > 1 || (a->n && a->at->kind != V_DICT)) return refuse(r, "one dict and names are wanted");
+    if (a->n > 1 || (a->n && a->at->kind != V_DICT)) return run_refuse(r, "one dict and names are wanted");
     for (size_t i = 0; a->n && i < a->at->dict->n; i++) TRY(dict_put(r, d, a->at->dict->key[i], a->at->dict->val[i]));
     for (size_t i = 0; i < a->n_named; i++) TRY(dict_put(r, d, value_text(a->names[i]), a->named[i]));
     out->kind = kind;
@@ -246,20 +247,21 @@ static status g_dict(run *r, const value *self, const args *a, value *out) {
 /* strftime_now("%d %b %Y"). Only conversions that every C library knows go through. */
 static status g_strftime_now(run *r, const value *self, const value *a, value *out) {
     (void)self;
-    if (a->kind != V_STRING) return refuse(r, "strftime_now wants a format, not %s", kind_name(a));
+    if (a->kind != V_STRING) return run_refuse(r, "strftime_now wants a format, not %s", value_kind_name(a));
     char format[128], buf[1024];
     struct tm tm;
-    if (a->s.n >= sizeof format) return refuse(r, "strftime_now: a format of more than %zu bytes", sizeof format - 1);
+    if (a->s.n >= sizeof format)
+        return run_refuse(r, "strftime_now: a format of more than %zu bytes", sizeof format - 1);
     memcpy(format, a->s.p, a->s.n);
     format[a->s.n] = 0;
     for (size_t i = 0; i < a->s.n; i++) {
-        if (format[i] == 0) return refuse(r, "strftime_now: a zero byte in the format");
+        if (format[i] == 0) return run_refuse(r, "strftime_now: a zero byte in the format");
         if (format[i] != '%') continue;
         i += 1 + (format[i + 1] == '-');
         if (!format[i] || !strchr("aAbBcdDeFHIjklmMpPSTuUwWxXyYzZ%", format[i]))
-            return refuse(r, "strftime_now: '%%%c' is not a known conversion", format[i] ? format[i] : ' ');
+            return run_refuse(r, "strftime_now: '%%%c' is not a known conversion", format[i] ? format[i] : ' ');
     }
-    if (!localtime_r(&r->now, &tm)) return refuse(r, "strftime_now: the time is out of range");
+    if (!localtime_r(&r->now, &tm)) return run_refuse(r, "strftime_now: the time is out of range");
     return value_string(r, buf, strftime(buf, sizeof buf, format, &tm), out);
 }
 
@@ -269,7 +271,7 @@ static const builtin functions[] = {{"raise_exception", "message", g_raise, NULL
                                     {"dict", NULL, NULL, g_dict},
                                     {"strftime_now", "format", g_strftime_now, NULL}};
 
-const builtin *find_function(text name) {
+const builtin *function_find(text name) {
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (text_is(name, functions[i].name)) return functions + i;
     return NULL;

@@ -35,7 +35,7 @@ uint32_t utf8_point(const char *p, size_t n) {
     }
 }
 
-void put_point(str *s, uint32_t c) {
+void utf8_add(str *s, uint32_t c) {
     char b[4];
     str_add(s, b, utf8_put(b, c));
 }
@@ -46,7 +46,7 @@ size_t utf8_count(text s) {
     return n;
 }
 
-bool is_space(uint32_t c) {
+bool utf8_is_space(uint32_t c) {
     return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
@@ -54,7 +54,7 @@ bool is_space(uint32_t c) {
 /* What repr() writes as an escape: controls, separators, formats, private use. */
 static bool is_printable(uint32_t c) {
     if (c == ' ') return true;
-    return !(is_space(c) || c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || (c >= 0x200b && c <= 0x200f) ||
+    return !(utf8_is_space(c) || c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || (c >= 0x200b && c <= 0x200f) ||
              (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || (c >= 0xe000 && c <= 0xf8ff) ||
              c == 0xfeff || (c >= 0xfff0 && c <= 0xfffb) || c == 0xfffe || c == 0xffff || c >= 0xe0000);
 }
@@ -82,7 +82,7 @@ bool text_find(text s, text what, size_t from, size_t *at) {
 
 static bool strips(text s, size_t i, const text *chars) {
     size_t n = utf8_size(s.p + i, s.n - i), at;
-    if (!chars) return is_space(utf8_point(s.p + i, n));
+    if (!chars) return utf8_is_space(utf8_point(s.p + i, n));
     return text_find(*chars, (text){s.p + i, n}, 0, &at);
 }
 
@@ -124,9 +124,9 @@ void text_case(str *out, text s, int how) {
     for (size_t i = 0, n; i < s.n; i += n) {
         n = utf8_size(s.p + i, s.n - i);
         uint32_t c = utf8_point(s.p + i, n);
-        put_point(out, how == 'u' || (start && how != 'l') ? upper(c) : lower(c));
+        utf8_add(out, how == 'u' || (start && how != 'l') ? upper(c) : lower(c));
         if (how == 't') start = !is_letter(c);
-        else if (how == 'T') start = is_space(c) || (c < 0x80 && strchr("-({[<", (int)c));
+        else if (how == 'T') start = utf8_is_space(c) || (c < 0x80 && strchr("-({[<", (int)c));
         else start = false;
     }
 }
@@ -135,7 +135,7 @@ void text_case(str *out, text s, int how) {
 
 /* repr(float): the fewest digits that read back the same; an exponent from 1e16 and below 1e-4 on. Only the digits
  * are taken from printf, which may write a decimal comma. */
-void print_float(str *s, double d) {
+void text_print_float(str *s, double d) {
     if (isnan(d) || isinf(d)) {
         str_puts(s, isnan(d) ? "nan" : d < 0 ? "-inf" : "inf");
         return;
@@ -172,7 +172,7 @@ static bool has(text t, char c) {
     return t.n && memchr(t.p, c, t.n);
 }
 
-void print_repr(str *s, text t) {
+void text_print_repr(str *s, text t) {
     char quote = has(t, '\'') && !has(t, '"') ? '"' : '\'';
     str_putc(s, quote);
     for (size_t i = 0, n; i < t.n; i += n) {
@@ -188,7 +188,7 @@ void print_repr(str *s, text t) {
     str_putc(s, quote);
 }
 
-void print_json(str *s, text t, bool ascii) {
+void text_print_json(str *s, text t, bool ascii) {
     str_putc(s, '"');
     size_t plain = 0; /* what is not yet written begins here */
     for (size_t i = 0, n; i < t.n; i += n) {
@@ -207,20 +207,20 @@ void print_json(str *s, text t, bool ascii) {
     str_putc(s, '"');
 }
 
-void print_json_value(str *s, const json_t *j) {
+void text_print_json_value(str *s, const json_t *j) {
     const char *before = "";
     switch (json_typeof(j)) {
     case JSON_NULL: str_puts(s, "null"); break;
     case JSON_TRUE: str_puts(s, "true"); break;
     case JSON_FALSE: str_puts(s, "false"); break;
     case JSON_INTEGER: str_addf(s, "%lld", (long long)json_integer_value(j)); break;
-    case JSON_REAL: print_float(s, json_real_value(j)); break; /* JSON has no infinities */
-    case JSON_STRING: print_json(s, (text){json_string_value(j), json_string_length(j)}, false); break;
+    case JSON_REAL: text_print_float(s, json_real_value(j)); break; /* JSON has no infinities */
+    case JSON_STRING: text_print_json(s, (text){json_string_value(j), json_string_length(j)}, false); break;
     case JSON_ARRAY:
         str_putc(s, '[');
         for (size_t i = 0; i < json_array_size(j); i++, before = ", ") {
             str_puts(s, before);
-            print_json_value(s, json_array_get(j, i));
+            text_print_json_value(s, json_array_get(j, i));
         }
         str_putc(s, ']');
         break;
@@ -228,9 +228,9 @@ void print_json_value(str *s, const json_t *j) {
         str_putc(s, '{');
         for (void *it = json_object_iter((json_t *)(uintptr_t)j); it; before = ", ") {
             str_puts(s, before);
-            print_json(s, (text){json_object_iter_key(it), json_object_iter_key_len(it)}, false);
+            text_print_json(s, (text){json_object_iter_key(it), json_object_iter_key_len(it)}, false);
             str_puts(s, ": ");
-            print_json_value(s, json_object_iter_value(it));
+            text_print_json_value(s, json_object_iter_value(it));
             it = json_object_iter_next((json_t *)(uintptr_t)j, it);
         }
         str_putc(s, '}');

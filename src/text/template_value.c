@@ -8,7 +8,7 @@
 
 /* ---- limits ---- */
 
-status refuse(run *r, const char *fmt, ...) {
+status run_refuse(run *r, const char *fmt, ...) {
     char sentence[400];
     va_list ap;
     va_start(ap, fmt);
@@ -17,30 +17,30 @@ status refuse(run *r, const char *fmt, ...) {
     return fail(&r->err, ERR_ARG, "%s", sentence);
 }
 
-status spend(run *r, size_t work) {
+status run_spend(run *r, size_t work) {
     r->steps += work;
-    return r->steps <= LIMIT_STEPS ? OK : refuse(r, "the template does not end within %d steps", LIMIT_STEPS);
+    return r->steps <= LIMIT_STEPS ? OK : run_refuse(r, "the template does not end within %d steps", LIMIT_STEPS);
 }
 
-status take(run *r, size_t bytes, void *out) {
+status run_take(run *r, size_t bytes, void *out) {
     if (bytes > LIMIT_MEMORY || r->taken + bytes > LIMIT_MEMORY)
-        return refuse(r, "the template's values need more than %d MB", LIMIT_MEMORY >> 20);
+        return run_refuse(r, "the template's values need more than %d MB", LIMIT_MEMORY >> 20);
     r->taken += (bytes + 63) / 64 * 64; /* what the arena takes */
     void *p = arena_take(r->mem, bytes);
     memcpy(out, &p, sizeof p);
     return p ? OK : fail(&r->err, ERR_NOMEM, "memory is out");
 }
 
-status take_values(run *r, size_t n, value **out) {
+status run_take_values(run *r, size_t n, value **out) {
     if (n > LIMIT_MEMORY / sizeof **out)
-        return refuse(r, "the template's values need more than %d MB", LIMIT_MEMORY >> 20);
-    TRY(spend(r, n));
-    return take(r, n * sizeof **out, out);
+        return run_refuse(r, "the template's values need more than %d MB", LIMIT_MEMORY >> 20);
+    TRY(run_spend(r, n));
+    return run_take(r, n * sizeof **out, out);
 }
 
 /* ---- making ---- */
 
-value undefined(text name) {
+value value_undefined(text name) {
     return (value){V_UNDEFINED, {.s = name}};
 }
 value value_bool(bool b) {
@@ -61,8 +61,8 @@ value value_name(const char *s) {
 
 status value_string(run *r, const char *p, size_t n, value *out) {
     char *copy;
-    TRY(spend(r, n / 16));
-    TRY(take(r, n + 1, &copy));
+    TRY(run_spend(r, n / 16));
+    TRY(run_take(r, n + 1, &copy));
     if (n) memcpy(copy, p, n);
     *out = value_text((text){copy, n});
     return OK;
@@ -76,8 +76,8 @@ status value_from_str(run *r, str *s, value *out) {
 
 status value_list(run *r, value_kind kind, size_t n, value **at, value *out) {
     list *l;
-    TRY(take(r, sizeof *l, &l));
-    TRY(take_values(r, n, at));
+    TRY(run_take(r, sizeof *l, &l));
+    TRY(run_take_values(r, n, at));
     *l = (list){n, *at};
     *out = (value){kind, {.list = l}};
     return OK;
@@ -85,10 +85,10 @@ status value_list(run *r, value_kind kind, size_t n, value **at, value *out) {
 
 status value_dict(run *r, size_t cap, value *out) {
     dict *d;
-    TRY(take(r, sizeof *d, &d));
+    TRY(run_take(r, sizeof *d, &d));
     *d = (dict){.cap = cap};
-    TRY(take_values(r, cap, &d->key));
-    TRY(take_values(r, cap, &d->val));
+    TRY(run_take_values(r, cap, &d->key));
+    TRY(run_take_values(r, cap, &d->val));
     *out = (value){V_DICT, {.dict = d}};
     return OK;
 }
@@ -103,7 +103,7 @@ static bool hashable(const value *v, int depth) {
 
 status dict_find(run *r, const dict *d, const value *key, value **out) {
     *out = NULL;
-    TRY(spend(r, d->n / 8));
+    TRY(run_spend(r, d->n / 8));
     for (size_t i = 0; i < d->n; i++) {
         bool same = false;
         if (key->kind == V_STRING) same = d->key[i].kind == V_STRING && text_eq(d->key[i].s, key->s);
@@ -117,7 +117,7 @@ status dict_find(run *r, const dict *d, const value *key, value **out) {
 
 status dict_put(run *r, dict *d, value key, value val) {
     value *old;
-    if (!hashable(&key, 0)) return refuse(r, "%s cannot be a key", kind_name(&key));
+    if (!hashable(&key, 0)) return run_refuse(r, "%s cannot be a key", value_kind_name(&key));
     TRY(dict_find(r, d, &key, &old));
     if (old) {
         *old = val;
@@ -126,8 +126,8 @@ status dict_put(run *r, dict *d, value key, value val) {
     if (d->n == d->cap) {
         value *k, *v;
         size_t cap = d->cap ? d->cap * 2 : 8;
-        TRY(take_values(r, cap, &k));
-        TRY(take_values(r, cap, &v));
+        TRY(run_take_values(r, cap, &k));
+        TRY(run_take_values(r, cap, &v));
         if (d->n) memcpy(k, d->key, d->n * sizeof *k);
         if (d->n) memcpy(v, d->val, d->n * sizeof *v);
         d->key = k;
@@ -140,7 +140,7 @@ status dict_put(run *r, dict *d, value key, value val) {
 }
 
 static status deeper(run *r) {
-    return ++r->depth <= LIMIT_DEPTH ? OK : refuse(r, "nested deeper than %d", LIMIT_DEPTH);
+    return ++r->depth <= LIMIT_DEPTH ? OK : run_refuse(r, "nested deeper than %d", LIMIT_DEPTH);
 }
 
 /* Strings are borrowed: the JSON outlives the rendering. Keys of an object differ, so they need no search. */
@@ -175,22 +175,22 @@ status value_from_json(run *r, const json_t *j, value *out) {
 
 /* ---- looking ---- */
 
-const char *kind_name(const value *v) {
+const char *value_kind_name(const value *v) {
     static const char *const names[] = {"nothing",   "undefined", "None",  "bool",     "int",
                                         "float",     "str",       "list",  "tuple",    "dict",
                                         "namespace", "loop",      "macro", "function", "method"};
     return names[v->kind];
 }
 
-bool is_number(const value *v) {
+bool value_is_number(const value *v) {
     return v->kind == V_BOOL || v->kind == V_INT || v->kind == V_FLOAT;
 }
 
-bool is_text(const value *v, const char *s) {
+bool value_is(const value *v, const char *s) {
     return v->kind == V_STRING && text_is(v->s, s);
 }
 
-double as_float(const value *v) {
+double value_as_float(const value *v) {
     return v->kind == V_FLOAT ? v->d : v->kind == V_INT ? (double)v->i : v->b;
 }
 
@@ -198,7 +198,7 @@ static int64_t as_int(const value *v) {
     return v->kind == V_INT ? v->i : v->b;
 }
 
-bool truth(const value *v) {
+bool value_truth(const value *v) {
     switch (v->kind) {
     case V_MISSING:
     case V_UNDEFINED:
@@ -214,7 +214,7 @@ bool truth(const value *v) {
     }
 }
 
-status items_of(run *r, const value *v, const value **at, size_t *n) {
+status value_items(run *r, const value *v, const value **at, size_t *n) {
     *at = NULL;
     *n = 0;
     if (v->kind == V_UNDEFINED) return OK;
@@ -228,9 +228,9 @@ status items_of(run *r, const value *v, const value **at, size_t *n) {
         *n = v->dict->n;
         return OK;
     }
-    if (v->kind != V_STRING) return refuse(r, "%s cannot be gone through", kind_name(v));
+    if (v->kind != V_STRING) return run_refuse(r, "%s cannot be gone through", value_kind_name(v));
     value *c;
-    TRY(take_values(r, utf8_count(v->s), &c));
+    TRY(run_take_values(r, utf8_count(v->s), &c));
     for (size_t i = 0, k; i < v->s.n; i += k) {
         k = utf8_size(v->s.p + i, v->s.n - i);
         c[(*n)++] = value_text((text){v->s.p + i, k});
@@ -253,15 +253,16 @@ static status dicts_equal(run *r, const dict *a, const dict *b, bool *out) {
 }
 
 status values_equal(run *r, const value *a, const value *b, bool *out) {
-    TRY(spend(r, 1));
+    TRY(run_spend(r, 1));
     TRY(deeper(r));
     *out = false;
-    if (is_number(a) && is_number(b)) {
-        *out = a->kind == V_FLOAT || b->kind == V_FLOAT ? as_float(a) == as_float(b) : as_int(a) == as_int(b);
+    if (value_is_number(a) && value_is_number(b)) {
+        *out =
+            a->kind == V_FLOAT || b->kind == V_FLOAT ? value_as_float(a) == value_as_float(b) : as_int(a) == as_int(b);
     } else if (a->kind == b->kind) {
         switch (a->kind) {
         case V_STRING:
-            TRY(spend(r, a->s.n / 64));
+            TRY(run_spend(r, a->s.n / 64));
             *out = text_eq(a->s, b->s);
             break;
         case V_LIST:
@@ -283,16 +284,16 @@ status values_equal(run *r, const value *a, const value *b, bool *out) {
 }
 
 status values_order(run *r, const value *a, const value *b, int *out) {
-    TRY(spend(r, 1));
+    TRY(run_spend(r, 1));
     TRY(deeper(r));
-    if (is_number(a) && is_number(b)) {
+    if (value_is_number(a) && value_is_number(b)) {
         bool real = a->kind == V_FLOAT || b->kind == V_FLOAT;
-        double x = real ? as_float(a) : 0, y = real ? as_float(b) : 0;
+        double x = real ? value_as_float(a) : 0, y = real ? value_as_float(b) : 0;
         int64_t i = real ? 0 : as_int(a), k = real ? 0 : as_int(b);
         *out = real ? (x > y) - (x < y) : (i > k) - (i < k);
     } else if (a->kind == V_STRING && b->kind == V_STRING) { /* bytes of UTF-8 sort as code points do */
         size_t n = a->s.n < b->s.n ? a->s.n : b->s.n;
-        TRY(spend(r, n / 64));
+        TRY(run_spend(r, n / 64));
         *out = n ? memcmp(a->s.p, b->s.p, n) : 0;
         if (!*out) *out = (a->s.n > b->s.n) - (a->s.n < b->s.n);
     } else if (a->kind == b->kind && (a->kind == V_LIST || a->kind == V_TUPLE)) {
@@ -306,8 +307,8 @@ status values_order(run *r, const value *a, const value *b, int *out) {
         if (!*out) *out = (a->list->n > b->list->n) - (a->list->n < b->list->n);
     } else {
         const value *u = a->kind == V_UNDEFINED ? a : b;
-        if (u->kind == V_UNDEFINED) return refuse(r, "'%.*s' is undefined", (int)u->s.n, u->s.p);
-        return refuse(r, "%s and %s have no order", kind_name(a), kind_name(b));
+        if (u->kind == V_UNDEFINED) return run_refuse(r, "'%.*s' is undefined", (int)u->s.n, u->s.p);
+        return run_refuse(r, "%s and %s have no order", value_kind_name(a), value_kind_name(b));
     }
     r->depth--;
     return OK;
@@ -316,8 +317,8 @@ status values_order(run *r, const value *a, const value *b, int *out) {
 /* ---- printing ---- */
 
 static status fits(run *r, const str *s, size_t more) {
-    TRY(spend(r, 1 + more / 16));
-    if (s->n + more > LIMIT_OUTPUT) return refuse(r, "the text has more than %d MB", LIMIT_OUTPUT >> 20);
+    TRY(run_spend(r, 1 + more / 16));
+    if (s->n + more > LIMIT_OUTPUT) return run_refuse(r, "the text has more than %d MB", LIMIT_OUTPUT >> 20);
     return s->failed ? fail(&r->err, ERR_NOMEM, "memory is out") : OK;
 }
 
@@ -354,8 +355,8 @@ status value_repr(run *r, str *s, const value *v) {
     case V_NONE: str_puts(s, "None"); break;
     case V_BOOL: str_puts(s, v->b ? "True" : "False"); break;
     case V_INT: str_addf(s, "%lld", (long long)v->i); break;
-    case V_FLOAT: print_float(s, v->d); break;
-    case V_STRING: print_repr(s, v->s); break;
+    case V_FLOAT: text_print_float(s, v->d); break;
+    case V_STRING: text_print_repr(s, v->s); break;
     case V_LIST:
     case V_TUPLE: TRY(print_list(r, s, v)); break;
     case V_DICT: TRY(print_dict(r, s, v->dict)); break;
@@ -365,7 +366,7 @@ status value_repr(run *r, str *s, const value *v) {
         str_putc(s, '>');
         break;
     case V_LOOP: str_addf(s, "<LoopContext %zu/%zu>", v->loop->index + 1, v->loop->n); break;
-    default: str_addf(s, "<%s>", kind_name(v)); /* Python would print an address */
+    default: str_addf(s, "<%s>", value_kind_name(v)); /* Python would print an address */
     }
     r->depth--;
     return OK;
@@ -396,16 +397,16 @@ status value_to_text(run *r, const value *v, text *out) {
 
 /* Templates build long texts by adding to them over and over. The bytes behind the text that was joined last are free,
  * so adding to that one again copies only what is new; a text never changes, it only may be followed by more. */
-status join_texts(run *r, text a, text b, value *out) {
+status value_join(run *r, text a, text b, value *out) {
     size_t n = a.n + b.n;
-    if (n > LIMIT_OUTPUT) return refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT);
-    TRY(spend(r, b.n / 16));
+    if (n > LIMIT_OUTPUT) return run_refuse(r, "a string of more than %d bytes", LIMIT_OUTPUT);
+    TRY(run_spend(r, b.n / 16));
     bool at_end = r->grow && a.n && a.p + a.n == r->grow && (size_t)(r->grow_end - r->grow) >= b.n;
     if (!at_end) {
         char *p;
         size_t room = n < 256 ? n : n * 2; /* short texts are seldom added to twice */
-        TRY(spend(r, a.n / 16));
-        TRY(take(r, room + 1, &p));
+        TRY(run_spend(r, a.n / 16));
+        TRY(run_take(r, room + 1, &p));
         if (a.n) memcpy(p, a.p, a.n);
         a.p = p;
         if (n >= 256 || !r->grow) {
@@ -433,10 +434,11 @@ static void line_break(str *s, const json_style *style, int level) {
 
 static status dump_key(run *r, str *s, const value *key, const json_style *style) {
     if (key->kind == V_STRING) {
-        print_json(s, key->s, style->ascii);
+        text_print_json(s, key->s, style->ascii);
         return OK;
     }
-    if (!is_number(key) && key->kind != V_NONE) return refuse(r, "a key of JSON cannot be %s", kind_name(key));
+    if (!value_is_number(key) && key->kind != V_NONE)
+        return run_refuse(r, "a key of JSON cannot be %s", value_kind_name(key));
     str_putc(s, '"');
     TRY(value_dump_json(r, s, key, style, 0));
     str_putc(s, '"');
@@ -444,7 +446,7 @@ static status dump_key(run *r, str *s, const value *key, const json_style *style
 }
 
 static status sorted_keys(run *r, const dict *d, size_t **out) {
-    TRY(take(r, d->n * sizeof **out + 1, out));
+    TRY(run_take(r, d->n * sizeof **out + 1, out));
     for (size_t i = 0; i < d->n; i++) { /* insertion sort: schemas have few keys, and steps are counted */
         size_t k = i;
         for (; k > 0; k--) {
@@ -495,14 +497,14 @@ status value_dump_json(run *r, str *s, const value *v, const json_style *style, 
     case V_BOOL: str_puts(s, v->b ? "true" : "false"); break;
     case V_INT: str_addf(s, "%lld", (long long)v->i); break;
     case V_FLOAT:
-        if (isfinite(v->d)) print_float(s, v->d);
+        if (isfinite(v->d)) text_print_float(s, v->d);
         else str_puts(s, isnan(v->d) ? "NaN" : v->d < 0 ? "-Infinity" : "Infinity");
         break;
-    case V_STRING: print_json(s, v->s, style->ascii); break;
+    case V_STRING: text_print_json(s, v->s, style->ascii); break;
     case V_LIST:
     case V_TUPLE: TRY(dump_list(r, s, v->list, style, level)); break;
     case V_DICT: TRY(dump_dict(r, s, v->dict, style, level)); break;
-    default: return refuse(r, "%s cannot be written as JSON", kind_name(v));
+    default: return run_refuse(r, "%s cannot be written as JSON", value_kind_name(v));
     }
     r->depth--;
     return OK;

@@ -344,7 +344,7 @@ static status in_parameters(answer_parser *p, bool *go_on) {
     if (o == NO) return end_call(p, CONTENT); /* neither: the call is broken off, what follows is content */
     str s = {0};
     str_puts(&s, p->first_parameter ? "{" : ", ");
-    print_json(&s, key, false);
+    text_print_json(&s, key, false);
     str_puts(&s, string ? ": \"" : ": ");
     status st = s.failed ? str_check(&s, p->e) : emit(p, ANSWER_ARGUMENTS, s.p, s.n);
     str_free(&s);
@@ -359,7 +359,7 @@ static status in_parameters(answer_parser *p, bool *go_on) {
 static status emit_value(answer_parser *p, size_t n) {
     if (!p->string_value || n == 0) return emit_front(p, ANSWER_ARGUMENTS, n);
     str s = {0};
-    print_json(&s, (text){rest(p).p, n}, false);
+    text_print_json(&s, (text){rest(p).p, n}, false);
     status st = s.failed ? str_check(&s, p->e) : emit(p, ANSWER_ARGUMENTS, s.p + 1, s.n - 2);
     str_free(&s);
     p->at += n;
