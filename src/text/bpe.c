@@ -69,10 +69,10 @@ static uint32_t hash_pair(uint32_t left, uint32_t right) {
     return (uint32_t)(mix(((uint64_t)left << 32 | right) * 0xD6E8FEB86659FD93u) >> 8);
 }
 
-/* A power of two of at least twice n, so that a table of that size is at most half full. */
+/* A power of two, so that a table of that size is at most three quarters full. */
 static uint32_t table_size(size_t n) {
     uint32_t size = 16;
-    while (size < 2 * n) size *= 2;
+    while (size / 4 * 3 < n) size *= 2;
     return size;
 }
 

@@ -183,7 +183,8 @@ static status compile(pcre2_code **out, const char *pattern, bool literal, error
         else {
             unsigned char text[120] = "";
             pcre2_get_error_message(code, text, sizeof text);
-            s = fail(e, ERR_FORMAT, "regular expression %.200s: %s", pattern, (const char *)text);
+            s = fail(e, code == PCRE2_ERROR_HEAP_FAILED ? ERR_NOMEM : ERR_FORMAT, "regular expression %.200s: %s",
+                     pattern, (const char *)text);
         }
     }
     pcre2_compile_context_free(c);
@@ -337,8 +338,8 @@ static status next_match(const cutting *k, const stage *s, const char *p, size_t
         if (r < 0) {
             unsigned char text[120] = "";
             pcre2_get_error_message(r, text, sizeof text);
-            return fail(e, ERR_UNSUPPORTED, "a regular expression of the tokenizer gave up on this text: %s",
-                        (const char *)text);
+            return fail(e, r == PCRE2_ERROR_NOMEMORY ? ERR_NOMEM : ERR_UNSUPPORTED,
+                        "a regular expression of the tokenizer gave up on this text: %s", (const char *)text);
         }
         const size_t *v = pcre2_get_ovector_pointer(k->c->match);
         if (v[0] == v[1] && v[1] == last_end) {
