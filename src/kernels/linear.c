@@ -1,11 +1,13 @@
 /* op_linear: a list of products as one parallel loop.
  *
- * A product is cut into tasks by its shape alone (never by the number of threads), and each task sums in an order that
- * its shape alone decides: so results do not depend on threads. Before that, a first loop lays out or rounds the
- * inputs; products that share an input share that. Three kinds (see linear_micro.h): few         a task is some rows of
- * w, about 64 KiB of them, times all rows of x; many        a task is up to 128 rows of w times up to 512 tokens,
- * K_BLOCK columns after the other: the rows of w become a panel in the cache (widened, scaled), unless the file's own
- * rows can be read as they are; transposed  a task is 128 columns of w times up to 32 rows of x. */
+ * A product is cut into tasks, and every number of the result is summed by one task in an order that its columns alone
+ * decide: so results depend neither on threads nor on tiles. Before that, a first loop lays out or rounds the inputs;
+ * products that share an input share that. Three kinds (see linear_micro.h):
+ *   few         a task is some rows of w, about 64 KiB of them, times all rows of x;
+ *   many        a task is up to 256 rows of w times up to 512 tokens, so that its sums and a block of columns of its
+ *               tokens stay in the second cache; rows of w pass through the first one as panels (widened, scaled), or
+ *               as they lie in the file when tokens are few;
+ *   transposed  a task is 128 columns of w times up to 32 rows of x. */
 #include "kernels/queue.h"
 
 #include <stdlib.h>
@@ -15,11 +17,15 @@
 enum {
     FEW_BYTES = 65536,
     FEW_ROWS = 512, /* most rows of w in a task */
-    OUT_TILE = 128, /* rows of w in a task of many */
+    OUT_TILE = 256, /* most rows of w in a task of many */
+    OUT_TILE_LEAST = 64,
     TOKEN_TILE = 512,
+    K_BLOCK = 512,     /* columns of a panel; of E4M3 weights whole blocks */
+    LONG_BLOCK = 2048, /* the same when tokens are so few that their whole rows stay in the cache */
+    PANEL = 65536,     /* numbers in a panel */
+    DIRECT_GROUPS = 4, /* up to so many groups of tokens a copy of the rows of w does not pay */
     TRANSPOSED_COLUMNS = 128,
     TRANSPOSED_TOKENS = 32,
-    DIRECT_GROUPS = 4,   /* up to so many groups of tokens a copy of the rows of w does not pay */
     SERIAL_INPUT = 16384 /* numbers of input that are laid out faster than threads start */
 };
 
@@ -83,11 +89,25 @@ static size_t compute_size(compute c) {
 
 /* --- inputs ------------------------------------------------------------------------------------------------------ */
 
+/* Columns that are taken at once when many rows are multiplied. */
+static int64_t k_block(int64_t n) {
+    return n <= DIRECT_GROUPS * GROUP ? LONG_BLOCK : K_BLOCK;
+}
+
+/* Where columns k0 .. of a group of tokens lie: [column block][group][column][16], blocks in one piece so that they
+ * spread evenly over the sets of a cache. */
+static char *laid_out(const input *in, int64_t k0, int64_t group) {
+    int64_t k = round_up(min(k_block(in->n), in->in - k0), K_STEP);
+    return in->to + (size_t)((k0 * in->units + group * k) * GROUP) * compute_size(in->compute);
+}
+
 static void prepare_unit(const plan *p, const input *in, int64_t unit) {
     char *to = in->to + (size_t)unit * in->unit;
     if (in->kind == MANY) {
-        int64_t t = unit * GROUP;
-        p->q->linear->group_x[in->compute](to, in->x + t * in->ldx, in->ldx, min(GROUP, in->n - t), in->in);
+        int64_t t = unit * GROUP, step = k_block(in->n);
+        for (int64_t k0 = 0; k0 < in->in; k0 += step)
+            p->q->linear->group_x[in->compute](laid_out(in, k0, unit), in->x + t * in->ldx + k0, in->ldx,
+                                               min(GROUP, in->n - t), min(step, in->in - k0));
     } else if (in->kind == FEW) {
         in->few_x((uint16_t *)to, in->x + unit * in->ldx, in->in);
     } else {
@@ -233,58 +253,96 @@ static bool direct(compute mode, const tensor *w, int64_t rows, int64_t groups) 
     return w->type == wanted && w->dim[1] % K_STEP == 0 && rows % GROUP == 0 && groups <= DIRECT_GROUPS;
 }
 
+/* A task of many: rows [row, end) of w, tokens [t, t + n), in blocks of k_block columns and panels of panel_rows rows.
+ */
+typedef struct many {
+    const product *p;
+    const piece *pc;
+    const input *in;
+    int64_t row, end, t, n, groups, k_block, panel_rows;
+    size_t size; /* of a number in products */
+    bool as_is;
+    float *sums;
+    char *panel;
+} many;
+
+/* The rows of w that are read after the panel that begins at row r and column k0: its successor in this task or in the
+ * next one, which skips the rows of the other threads' tasks. */
+static region look_ahead(const many *m, int64_t r, int64_t k0, int64_t skipped_rows) {
+    const tensor *w = m->p->w;
+    int64_t columns = w->dim[1], element = (int64_t)dtype_size(w->type), k1 = k0;
+    int64_t r1 = r + m->panel_rows;
+    if (r1 >= m->end) {
+        r1 = m->row;
+        k1 = k0 + m->k_block;
+        if (k1 >= columns) {
+            k1 = 0;
+            r1 = m->end + skipped_rows;
+        }
+    }
+    return (region){.at = (const char *)weight_row(w, r1) + k1 * element,
+                    .rows = r1 < w->dim[0] ? min(m->panel_rows, w->dim[0] - r1) : 0,
+                    .bytes = min(m->k_block, columns - k1) * element,
+                    .stride = columns * element};
+}
+
+static void multiply_panel(const plan *pl, const many *m, int64_t r, int64_t k0) {
+    const tensor *w = m->p->w;
+    compute mode = m->pc->compute;
+    int64_t k = min(m->k_block, w->dim[1] - k0), rows = min(m->panel_rows, m->end - r);
+    block_call b = {.rows = round_up(rows, GROUP),
+                    .k = round_up(k, K_STEP),
+                    .x = laid_out(m->in, k0, m->t / GROUP),
+                    .x_group = round_up(k, K_STEP) * GROUP,
+                    .groups = m->groups,
+                    .c = m->sums + (r - m->row) * m->groups * GROUP,
+                    .first = k0 == 0};
+    if (m->as_is) {
+        b.w = (const char *)weight_row(w, r) + (size_t)k0 * m->size;
+        b.ldw = w->dim[1];
+    } else {
+        b.w = m->panel;
+        b.ldw = b.k;
+        panel_call c = {.w = weight_row(w, r),
+                        .in = w->dim[1],
+                        .rows = rows,
+                        .first = k0,
+                        .k = k,
+                        .scale = m->pc->scale,
+                        .scale_stride = m->pc->scale_stride,
+                        .row = w->row0 + r,
+                        .panel = m->panel,
+                        .ld = b.k};
+        pl->q->linear->panel[mode][w->type](&c);
+    }
+    b.next = look_ahead(m, r, k0, (int64_t)(pl->q->threads - 1) * m->pc->row_tile);
+    pl->q->linear->block[mode](&b);
+}
+
 static void many_task(const plan *pl, const piece *pc, int64_t tile, float *sums) {
     const product *p = pc->p;
-    const tensor *w = p->w;
-    const linear_micro *m = pl->q->linear;
-    const input *in = &pl->input[pc->input];
-    compute mode = pc->compute;
-    size_t size = compute_size(mode);
-    int64_t row = tile / pc->token_tiles * pc->row_tile, rows = min(pc->row_tile, w->dim[0] - row);
-    int64_t t = tile % pc->token_tiles * pc->token_tile, n = min(pc->token_tile, p->n - t);
-    int64_t columns = w->dim[1], groups = (n + GROUP - 1) / GROUP;
-    char *panel = (char *)(sums + OUT_TILE * TOKEN_TILE);
-    bool as_is = direct(mode, w, rows, groups);
-    block_call b = {.rows = round_up(rows, GROUP),
-                    .x_group = (int64_t)(in->unit / size),
-                    .groups = groups,
-                    .c = sums,
-                    .ldc = groups * GROUP};
-    for (int64_t k0 = 0; k0 == 0 || k0 < columns; k0 += K_BLOCK) {
-        int64_t k = min(K_BLOCK, columns - k0);
-        b.k = round_up(k, K_STEP);
-        b.first = k0 == 0;
-        b.x = in->to + (size_t)(t / GROUP) * in->unit + (size_t)(k0 * GROUP) * size;
-        if (as_is) {
-            b.w = (const char *)weight_row(w, row) + (size_t)k0 * size;
-            b.ldw = columns;
-        } else {
-            panel_call c = {.w = weight_row(w, row),
-                            .in = columns,
-                            .rows = rows,
-                            .first = k0,
-                            .k = k,
-                            .scale = pc->scale,
-                            .scale_stride = pc->scale_stride,
-                            .row = w->row0 + row,
-                            .panel = panel,
-                            .ld = b.k};
-            m->panel[mode][w->type](&c);
-            b.w = panel;
-            b.ldw = b.k;
-        }
-        m->block[mode](&b);
-    }
+    many m = {.p = p, .pc = pc, .in = &pl->input[pc->input], .size = compute_size(pc->compute), .sums = sums};
+    m.row = tile / pc->token_tiles * pc->row_tile;
+    m.end = min(m.row + pc->row_tile, p->w->dim[0]);
+    m.t = tile % pc->token_tiles * pc->token_tile;
+    m.n = min(pc->token_tile, p->n - m.t);
+    m.groups = (m.n + GROUP - 1) / GROUP;
+    m.as_is = direct(pc->compute, p->w, m.end - m.row, m.groups);
+    m.k_block = k_block(p->n);
+    m.panel_rows = min(PANEL / m.k_block, OUT_TILE);
+    m.panel = (char *)(sums + OUT_TILE * TOKEN_TILE);
+    for (int64_t k0 = 0; k0 == 0 || k0 < p->w->dim[1]; k0 += m.k_block)
+        for (int64_t r = m.row; r < m.end; r += m.panel_rows) multiply_panel(pl, &m, r, k0);
     store_call s = {.c = sums,
-                    .ldc = b.ldc,
-                    .rows = rows,
-                    .n = n,
-                    .bias = p->bias ? p->bias + row : NULL,
-                    .y = (char *)p->y + (size_t)(t * p->ldy + row) * dtype_size(p->y_type),
+                    .groups = m.groups,
+                    .rows = m.end - m.row,
+                    .n = m.n,
+                    .bias = p->bias ? p->bias + m.row : NULL,
+                    .y = (char *)p->y + (size_t)(m.t * p->ldy + m.row) * dtype_size(p->y_type),
                     .ldy = p->ldy,
                     .y_type = p->y_type,
                     .add = p->add};
-    m->store(&s);
+    pl->q->linear->store(&s);
 }
 
 static void product_task(void *arg, int64_t task, int thread) {
@@ -314,10 +372,10 @@ static kind kind_of(const product *p) {
 static size_t task_bytes(kind k) {
     if (k == FEW) return sizeof(float) * FEW_ROWS * OP_FEW_ROWS;
     if (k == TRANSPOSED) return sizeof(float) * TRANSPOSED_COLUMNS * TRANSPOSED_TOKENS;
-    return sizeof(float) * (OUT_TILE * TOKEN_TILE + OUT_TILE * K_BLOCK);
+    return sizeof(float) * (OUT_TILE * TOKEN_TILE + PANEL);
 }
 
-static int64_t cut(piece *pc) {
+static int64_t cut(piece *pc, int64_t out_tile) {
     const tensor *w = pc->p->w;
     int64_t rows = pc->kind == TRANSPOSED ? w->dim[1] : w->dim[0];
     pc->token_tile = pc->p->n;
@@ -325,7 +383,7 @@ static int64_t cut(piece *pc) {
         int64_t row_bytes = w->dim[1] * (int64_t)dtype_size(w->type) + 1;
         pc->row_tile = min(FEW_ROWS, round_up(FEW_BYTES / row_bytes + 1, 8));
     } else if (pc->kind == MANY) {
-        pc->row_tile = OUT_TILE;
+        pc->row_tile = out_tile;
         pc->token_tile = TOKEN_TILE;
     } else {
         pc->row_tile = TRANSPOSED_COLUMNS;
@@ -378,9 +436,13 @@ void op_linear(queue *q, const product *list, int count) {
     p.thread = queue_scratch(q, SLOT_LINEAR_THREAD, p.thread_bytes * (size_t)q->threads);
     if (!p.thread || !prepare_inputs(&p)) return;
     qsort(p.piece, (size_t)p.pieces, sizeof *p.piece, more_rows_first);
-    for (int i = 0; i < p.pieces; i++) {
-        p.piece[i].first_task = tasks;
-        tasks += cut(&p.piece[i]);
+    /* Larger tiles read memory less often, but every thread wants some. (Sums do not depend on tiles.) */
+    for (int64_t tile = OUT_TILE; tile >= OUT_TILE_LEAST && tasks < 3 * (int64_t)q->threads; tile /= 2) {
+        tasks = 0;
+        for (int i = 0; i < p.pieces; i++) {
+            p.piece[i].first_task = tasks;
+            tasks += cut(&p.piece[i], tile);
+        }
     }
     pool_run(q->pool, tasks, product_task, &p);
 }

@@ -17,7 +17,6 @@ enum {
     LINEAR_TYPES = DT_E4M3 + 1, /* F32, BF16, F16, E4M3 */
     GROUP = 16,                 /* tokens that share a vector; rows of w in panels are rounded up to it too */
     K_STEP = 32,                /* columns of panels and of laid-out x are rounded up to it, with zeros */
-    K_BLOCK = 512,              /* columns of a panel */
     FEW_PAD = 128               /* columns of rounded x of few-row products, with zeros behind */
 };
 
@@ -59,21 +58,33 @@ typedef struct panel_call {
     int64_t ld;
 } panel_call;
 
-/* c[r][t] (+)= sum over k columns; rows a multiple of GROUP, k of K_STEP. */
+/* Memory that is read next: rows of bytes, stride bytes apart. */
+typedef struct region {
+    const char *at;
+    int64_t rows, bytes, stride;
+} region;
+
+/* c (+)= sums over k columns; rows a multiple of GROUP, k of K_STEP. c holds tiles of GROUP rows and GROUP tokens, each
+ * tile in one piece: [rows / GROUP][groups][GROUP rows][GROUP tokens]. Every sum runs through the columns in order, so
+ * results do not depend on how a product was cut. */
 typedef struct block_call {
     const void *w; /* rows ldw elements apart */
     int64_t ldw, rows, k;
     const void *x; /* laid out; groups are x_group elements apart */
     int64_t x_group, groups;
     float *c;
-    int64_t ldc;
-    bool first; /* c is set rather than added to */
+    bool first;  /* c is set rather than added to */
+    region next; /* may be fetched into the cache meanwhile */
 } block_call;
+
+static inline float *block_tile(const block_call *c, int64_t row, int64_t group) {
+    return c->c + (row / GROUP * c->groups + group) * GROUP * GROUP;
+}
 
 /* y[t][r] = or += c[r][t] + bias[r], as F32 or BF16. */
 typedef struct store_call {
-    const float *c;
-    int64_t ldc, rows, n;
+    const float *c; /* tiles as above */
+    int64_t groups, rows, n;
     const float *bias; /* or NULL */
     void *y;
     int64_t ldy;

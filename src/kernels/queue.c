@@ -2,8 +2,11 @@
 #include "kernels/queue.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 #include "kernels/attn_micro.h"
 #include "kernels/linear_micro.h"
+
+enum { HUGE_PAGE = 2 << 20 }; /* inner kernels walk through scratch memory faster than small pages can be looked up */
 
 /* A queue and the tables it points to, in one block. */
 typedef struct opened {
@@ -64,16 +67,16 @@ void *queue_scratch(queue *q, int slot, size_t bytes) {
     q->scratch[slot].p = NULL;
     q->scratch[slot].bytes = 0;
     size_t rounded = bytes + bytes / 8; /* a context that grows token by token must not allocate token by token */
-    if (rounded < bytes || rounded > SIZE_MAX - 128) {
-        q->failed = true;
-        return NULL;
+    size_t unit = rounded < HUGE_PAGE ? 64 : HUGE_PAGE;
+    if (rounded >= bytes && rounded <= SIZE_MAX - unit) {
+        rounded = (rounded + unit) / unit * unit;
+        q->scratch[slot].p = aligned_alloc(unit, rounded);
     }
-    rounded = (rounded + 128) / 64 * 64;
-    q->scratch[slot].p = aligned_alloc(64, rounded);
     if (!q->scratch[slot].p) {
         q->failed = true;
         return NULL;
     }
+    if (unit == HUGE_PAGE) madvise(q->scratch[slot].p, rounded, MADV_HUGEPAGE); /* a hint: fine when refused */
     q->scratch[slot].bytes = rounded;
     return q->scratch[slot].p;
 }

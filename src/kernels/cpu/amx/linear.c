@@ -19,90 +19,52 @@ static void configure(void) {
     _tile_loadconfig(&t);
 }
 
-/* 32 rows of w and two groups. */
-INLINE void four_tiles(const block_call *c, int64_t row, int64_t group) {
+/* R x G tiles of sums: 16 R rows of w and G groups. */
+INLINE void tiles(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = c->c + row * c->ldc + group * GROUP;
-    size_t w_stride = (size_t)c->ldw * 2, c_stride = (size_t)c->ldc * 4;
+    size_t stride = (size_t)c->ldw * 2;
+    float *to = block_tile(c, row, group), *below = block_tile(c, row + 16, group);
+    enum { TILE = GROUP * GROUP };
     if (c->first) {
         _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        if (G > 1) _tile_zero(1);
+        if (R > 1) _tile_zero(2);
+        if (R > 1 && G > 1) _tile_zero(3);
     } else {
-        _tile_loadd(0, to, c_stride);
-        _tile_loadd(1, to + GROUP, c_stride);
-        _tile_loadd(2, to + 16 * c->ldc, c_stride);
-        _tile_loadd(3, to + 16 * c->ldc + GROUP, c_stride);
+        _tile_loadd(0, to, 64);
+        if (G > 1) _tile_loadd(1, to + TILE, 64);
+        if (R > 1) _tile_loadd(2, below, 64);
+        if (R > 1 && G > 1) _tile_loadd(3, below + TILE, 64);
     }
-    for (int64_t k = 0; k < c->k; k += 32) {
-        _tile_loadd(4, w + k, w_stride);
-        _tile_loadd(6, x + k * GROUP, 64);
-        _tile_loadd(7, x + c->x_group + k * GROUP, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, w + 16 * c->ldw + k, w_stride);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, to, c_stride);
-    _tile_stored(1, to + GROUP, c_stride);
-    _tile_stored(2, to + 16 * c->ldc, c_stride);
-    _tile_stored(3, to + 16 * c->ldc + GROUP, c_stride);
-}
-
-/* 16 rows of w and two groups. */
-INLINE void two_tiles(const block_call *c, int64_t row, int64_t group) {
-    const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = c->c + row * c->ldc + group * GROUP;
-    size_t c_stride = (size_t)c->ldc * 4;
-    if (c->first) {
-        _tile_zero(0);
-        _tile_zero(1);
-    } else {
-        _tile_loadd(0, to, c_stride);
-        _tile_loadd(1, to + GROUP, c_stride);
-    }
-    for (int64_t k = 0; k < c->k; k += 32) {
-        _tile_loadd(4, w + k, (size_t)c->ldw * 2);
+    for (int64_t k = 0; k < c->k; k += K_STEP) {
+        _tile_loadd(4, w + k, stride);
         _tile_loadd(6, x + k * GROUP, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, x + c->x_group + k * GROUP, 64);
-        _tile_dpbf16ps(1, 4, 7);
+        if (G > 1) _tile_loadd(7, x + c->x_group + k * GROUP, 64);
+        if (G > 1) _tile_dpbf16ps(1, 4, 7);
+        if (R > 1) _tile_loadd(5, w + 16 * c->ldw + k, stride);
+        if (R > 1) _tile_dpbf16ps(2, 5, 6);
+        if (R > 1 && G > 1) _tile_dpbf16ps(3, 5, 7);
+        fetch(f);
     }
-    _tile_stored(0, to, c_stride);
-    _tile_stored(1, to + GROUP, c_stride);
-}
-
-/* 16 rows of w and one group. */
-INLINE void one_tile(const block_call *c, int64_t row, int64_t group) {
-    const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = c->c + row * c->ldc + group * GROUP;
-    if (c->first) _tile_zero(0);
-    else _tile_loadd(0, to, (size_t)c->ldc * 4);
-    for (int64_t k = 0; k < c->k; k += 32) {
-        _tile_loadd(4, w + k, (size_t)c->ldw * 2);
-        _tile_loadd(6, x + k * GROUP, 64);
-        _tile_dpbf16ps(0, 4, 6);
-    }
-    _tile_stored(0, to, (size_t)c->ldc * 4);
+    _tile_stored(0, to, 64);
+    if (G > 1) _tile_stored(1, to + TILE, 64);
+    if (R > 1) _tile_stored(2, below, 64);
+    if (R > 1 && G > 1) _tile_stored(3, below + TILE, 64);
 }
 
 static void block(const block_call *c) {
     configure();
-    int64_t row = 0;
-    for (; row + 32 <= c->rows; row += 32) {
+    fetcher f = fetch_begin(&c->next, (c->rows + 31) / 32 * ((c->groups + 1) / 2) * (c->k / K_STEP) + 1);
+    for (int64_t row = 0; row < c->rows; row += 32) {
         int64_t g = 0;
-        for (; g + 2 <= c->groups; g += 2) four_tiles(c, row, g);
-        if (g < c->groups) {
-            one_tile(c, row, g);
-            one_tile(c, row + 16, g);
+        if (row + 32 <= c->rows) {
+            for (; g + 2 <= c->groups; g += 2) tiles(c, &f, row, g, 2, 2);
+            if (g < c->groups) tiles(c, &f, row, g, 2, 1);
+        } else {
+            for (; g + 2 <= c->groups; g += 2) tiles(c, &f, row, g, 1, 2);
+            if (g < c->groups) tiles(c, &f, row, g, 1, 1);
         }
-    }
-    if (row < c->rows) {
-        int64_t g = 0;
-        for (; g + 2 <= c->groups; g += 2) two_tiles(c, row, g);
-        if (g < c->groups) one_tile(c, row, g);
     }
     _tile_release();
 }

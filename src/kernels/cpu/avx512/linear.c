@@ -235,12 +235,13 @@ static void panel_bf16_bf16(const panel_call *c) { /* nothing to widen: a copy *
 }
 
 static void store(const store_call *c) {
-    for (int64_t r0 = 0; r0 < c->rows; r0 += 16) {
-        __mmask16 m = first16(c->rows - r0);
-        __m512 bias = c->bias ? _mm512_maskz_loadu_ps(m, c->bias + r0) : _mm512_setzero_ps();
-        for (int64_t t0 = 0; t0 < c->n; t0 += 16) {
+    for (int64_t t0 = 0; t0 < c->n; t0 += 16) {
+        for (int64_t r0 = 0; r0 < c->rows; r0 += 16) {
+            __mmask16 m = first16(c->rows - r0);
+            __m512 bias = c->bias ? _mm512_maskz_loadu_ps(m, c->bias + r0) : _mm512_setzero_ps();
+            const float *tile = c->c + (r0 / GROUP * c->groups + t0 / GROUP) * GROUP * GROUP;
             __m512i v[16];
-            for (int r = 0; r < 16; r++) v[r] = _mm512_loadu_si512(c->c + (r0 + r) * c->ldc + t0);
+            for (int r = 0; r < 16; r++) v[r] = _mm512_loadu_si512(tile + r * GROUP);
             transpose16(v);
             for (int t = 0; t < 16; t++) {
                 if (t0 + t >= c->n) break;
@@ -263,14 +264,15 @@ static void store(const store_call *c) {
 /* --- many rows: multiplying --------------------------------------------------------------------------------------
  * R rows of w times G groups of tokens: R * G accumulators, a number of w meets G vectors of tokens. */
 
-INLINE void tile_f32(const block_call *c, int64_t row, int64_t group, int R, int G) {
+INLINE void tile_f32(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
     const float *w = (const float *)c->w + row * c->ldw, *x = (const float *)c->x + group * c->x_group;
-    float *to = c->c + row * c->ldc + group * GROUP;
+    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
     __m512 sum[16][3];
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++)
-            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * c->ldc + g * GROUP);
+            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
     for (int64_t k = 0; k < c->k; k++) {
+        if (k % K_STEP == 0) fetch(f);
         __m512 v[3];
         for (int g = 0; g < G; g++) v[g] = _mm512_loadu_ps(x + g * c->x_group + k * GROUP);
         for (int r = 0; r < R; r++) {
@@ -279,7 +281,7 @@ INLINE void tile_f32(const block_call *c, int64_t row, int64_t group, int R, int
         }
     }
     for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + r * c->ldc + g * GROUP, sum[r][g]);
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
 }
 
 /* Pairs of BF16: the lower and the upper halves of 32-bit lanes as F32. */
@@ -291,14 +293,15 @@ INLINE __m512 odd(__m512i pairs) {
     return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
 }
 
-INLINE void tile_bf16(const block_call *c, int64_t row, int64_t group, int R, int G) {
+INLINE void tile_bf16(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = c->c + row * c->ldc + group * GROUP;
+    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
     __m512 sum[16][2];
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++)
-            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * c->ldc + g * GROUP);
+            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
     for (int64_t k = 0; k < c->k; k += 2) {
+        if (k % K_STEP == 0) fetch(f);
         __m512 a[2], b[2];
         for (int g = 0; g < G; g++) {
             __m512i pairs = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
@@ -315,26 +318,28 @@ INLINE void tile_bf16(const block_call *c, int64_t row, int64_t group, int R, in
         }
     }
     for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + r * c->ldc + g * GROUP, sum[r][g]);
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
 }
 
 static void block_f32(const block_call *c) {
+    fetcher f = fetch_begin(&c->next, c->rows / 8 * ((c->groups + 2) / 3) * (c->k / K_STEP) + 1);
     for (int64_t row = 0; row < c->rows; row += 8) {
         int64_t g = 0;
         while (c->groups - g >= 5 || c->groups - g == 3) {
-            tile_f32(c, row, g, 8, 3);
+            tile_f32(c, &f, row, g, 8, 3);
             g += 3;
         }
-        for (; c->groups - g >= 2; g += 2) tile_f32(c, row, g, 8, 2);
-        if (g < c->groups) tile_f32(c, row, g, 8, 1);
+        for (; c->groups - g >= 2; g += 2) tile_f32(c, &f, row, g, 8, 2);
+        if (g < c->groups) tile_f32(c, &f, row, g, 8, 1);
     }
 }
 
 static void block_bf16(const block_call *c) {
+    fetcher f = fetch_begin(&c->next, c->rows / 8 * ((c->groups + 2) / 3) * (c->k / K_STEP) + 1);
     for (int64_t row = 0; row < c->rows; row += 8) {
         int64_t g = 0;
-        for (; c->groups - g >= 2; g += 2) tile_bf16(c, row, g, 8, 2);
-        if (g < c->groups) tile_bf16(c, row, g, 8, 1);
+        for (; c->groups - g >= 2; g += 2) tile_bf16(c, &f, row, g, 8, 2);
+        if (g < c->groups) tile_bf16(c, &f, row, g, 8, 1);
     }
 }
 

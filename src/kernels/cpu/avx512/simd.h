@@ -77,4 +77,27 @@ INLINE void transpose16(__m512i r[16]) {
     }
 }
 
+/* Fetches what comes next into the second cache, evenly spread over a block's work: line by line between products. */
+typedef struct fetcher {
+    region r;
+    int64_t column, step; /* lines to fetch at each step */
+} fetcher;
+
+/* steps: how often fetch will be called. */
+INLINE fetcher fetch_begin(const region *next, int64_t steps) {
+    int64_t lines = next->rows * ((next->bytes + 63) / 64);
+    return (fetcher){.r = *next, .step = (lines + steps - 1) / steps};
+}
+
+INLINE void fetch(fetcher *f) {
+    for (int64_t i = 0; i < f->step && f->r.rows > 0; i++) {
+        _mm_prefetch(f->r.at + f->column, _MM_HINT_T1);
+        f->column += 64;
+        if (f->column < f->r.bytes) continue;
+        f->column = 0;
+        f->r.at += f->r.stride;
+        f->r.rows--;
+    }
+}
+
 #endif

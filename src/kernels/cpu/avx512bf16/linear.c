@@ -231,14 +231,15 @@ static void panel_e4m3(const panel_call *c) {
     }
 }
 
-INLINE void tile(const block_call *c, int64_t row, int64_t group, int R, int G) {
+INLINE void tile(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = c->c + row * c->ldc + group * GROUP;
+    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
     __m512 sum[16][3];
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++)
-            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * c->ldc + g * GROUP);
+            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
     for (int64_t k = 0; k < c->k; k += 2) {
+        if (k % K_STEP == 0) fetch(f);
         __m512i v[3];
         for (int g = 0; g < G; g++) v[g] = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
         for (int r = 0; r < R; r++) {
@@ -249,22 +250,23 @@ INLINE void tile(const block_call *c, int64_t row, int64_t group, int R, int G) 
         }
     }
     for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + r * c->ldc + g * GROUP, sum[r][g]);
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
 }
 
 static void block(const block_call *c) {
+    fetcher f = fetch_begin(&c->next, c->rows / 8 * ((c->groups + 2) / 3) * (c->k / K_STEP) + 1);
     for (int64_t row = 0; row < c->rows; row += 16) {
         int64_t g = 0;
         while (c->groups - g >= 5 || c->groups - g == 3) {
-            tile(c, row, g, 8, 3);
-            tile(c, row + 8, g, 8, 3);
+            tile(c, &f, row, g, 8, 3);
+            tile(c, &f, row + 8, g, 8, 3);
             g += 3;
         }
         for (; c->groups - g >= 2; g += 2) {
-            tile(c, row, g, 8, 2);
-            tile(c, row + 8, g, 8, 2);
+            tile(c, &f, row, g, 8, 2);
+            tile(c, &f, row + 8, g, 8, 2);
         }
-        if (g < c->groups) tile(c, row, g, 16, 1);
+        if (g < c->groups) tile(c, &f, row, g, 16, 1);
     }
 }
 

@@ -170,7 +170,7 @@ static void block_f32(const block_call *c) {
             float sum[GROUP] = {0};
             for (int64_t i = 0; i < c->k; i++)
                 for (int t = 0; t < GROUP; t++) sum[t] += w[i] * x[i * GROUP + t];
-            float *to = c->c + r * c->ldc + g * GROUP;
+            float *to = block_tile(c, r, g) + r % GROUP * GROUP;
             for (int t = 0; t < GROUP; t++) to[t] = c->first ? sum[t] : to[t] + sum[t];
         }
     }
@@ -185,7 +185,7 @@ static void block_bf16(const block_call *c) {
             for (int64_t i = 0; i < c->k; i++)
                 for (int t = 0; t < GROUP; t++)
                     sum[t] += bf16_to_f32(w[i]) * bf16_to_f32(x[(i / 2 * GROUP + t) * 2 + i % 2]);
-            float *to = c->c + r * c->ldc + g * GROUP;
+            float *to = block_tile(c, r, g) + r % GROUP * GROUP;
             for (int t = 0; t < GROUP; t++) to[t] = c->first ? sum[t] : to[t] + sum[t];
         }
     }
@@ -194,7 +194,8 @@ static void block_bf16(const block_call *c) {
 static void store(const store_call *c) {
     for (int64_t t = 0; t < c->n; t++) {
         for (int64_t r = 0; r < c->rows; r++) {
-            float v = c->c[r * c->ldc + t] + (c->bias ? c->bias[r] : 0);
+            const float *tile = c->c + (r / GROUP * c->groups + t / GROUP) * GROUP * GROUP;
+            float v = tile[r % GROUP * GROUP + t % GROUP] + (c->bias ? c->bias[r] : 0);
             int64_t at = t * c->ldy + r;
             if (c->y_type == DT_F32) {
                 float *y = (float *)c->y + at;
