@@ -192,12 +192,15 @@ static status plan(trace *t, error *e) {
             if (!w->ids) return fail(e, ERR_FORMAT, "\"%.100s\" is there, but its prompt \"%s\" is not", w->name, ids);
             TRY(check_ids(t, w->name, w->ids, e));
         }
-        makeable++;
+        makeable += w->from != COPIED;
     }
-    return makeable ? OK
-                    : fail(e, ERR_FORMAT, "no tensor has a name of %s, such as ids.p1 and %s.p1",
-                           queue_compute(t->g->ws.q) == COMPUTE_BF16 ? "BF16 arithmetic" : "F32 arithmetic",
-                           queue_compute(t->g->ws.q) == COMPUTE_BF16 ? "logits_bf16" : "logits");
+    if (makeable) return OK;
+    const bool bf16 = queue_compute(t->g->ws.q) == COMPUTE_BF16;
+    return fail(e, ERR_FORMAT, "no tensor has a name that arithmetic in %s with this model makes, such as %s.p1",
+                bf16 ? "BF16" : "F32",
+                bf16               ? "logits_bf16"
+                : t->g->m->cfg.fp8 ? "logits_fp8weights_fp32"
+                                   : "logits");
 }
 
 /* --- what a run leaves ------------------------------------------------------------------------------------------ */

@@ -1,4 +1,4 @@
-#include "gold/compare.h"
+#include "compare.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -208,6 +208,11 @@ static void group_line(gold *g, const char *file, const char *aspect, const grou
     gold_say(g, r->pass, file, title, "%s%s", text, r->worst);
 }
 
+/* Prompts: a trace has them from the golden file itself. */
+static bool copied(const char *name) {
+    return !strncmp(name, "ids.", 4) || (!strncmp(name, "genbatch.", 9) && !ends_with(name, ".gen"));
+}
+
 void gold_tensors(gold *g, const char *file, const char *aspect, const char *golden, const char *made) {
     safetensors a = {0}, b = {0};
     error e = {0};
@@ -220,7 +225,7 @@ void gold_tensors(gold *g, const char *file, const char *aspect, const char *gol
     int n = 0;
     for (size_t i = 0; i < a.count; i++) {
         const tensor *y = gold_find(&b, a.entries[i].name);
-        group *r = y && strncmp(a.entries[i].name, "ids.", 4) ? group_of(list, &n, 16, a.entries[i].name) : NULL;
+        group *r = y && !copied(a.entries[i].name) ? group_of(list, &n, 16, a.entries[i].name) : NULL;
         if (r) compare_one(r, &a, &b, a.entries[i].name, &a.entries[i].t, y);
     }
     for (int i = 0; i < n; i++) group_line(g, file, aspect, &list[i]);

@@ -1,4 +1,4 @@
-#include "gold/components.h"
+#include "components.h"
 
 #include <math.h>
 #include <stdlib.h>

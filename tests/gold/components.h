@@ -1,7 +1,7 @@
 /* Single operations against reference values: DIR/components/golden.safetensors. */
 #ifndef HADAL_TESTS_GOLD_COMPONENTS_H
 #define HADAL_TESTS_GOLD_COMPONENTS_H
-#include "gold/compare.h"
+#include "compare.h"
 
 void gold_components(gold *g, const char *dir);
 

@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/file.h"
-#include "gold/components.h"
-#include "gold/models.h"
-#include "gold/text.h"
+#include "components.h"
+#include "models.h"
+#include "text.h"
 
 static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);

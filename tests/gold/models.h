@@ -3,7 +3,7 @@
 #ifndef HADAL_TESTS_GOLD_MODELS_H
 #define HADAL_TESTS_GOLD_MODELS_H
 
-#include "gold/compare.h"
+#include "compare.h"
 
 /* All comparisons of one folder; `file` is its name in the lines. quick: the machine's best kernels only. */
 void gold_model(gold *g, const char *folder, const char *file, bool quick);

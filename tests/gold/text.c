@@ -1,4 +1,4 @@
-#include "gold/text.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>

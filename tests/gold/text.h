@@ -1,7 +1,7 @@
 /* Tokenizers and chats against reference texts. */
 #ifndef HADAL_TESTS_GOLD_TEXT_H
 #define HADAL_TESTS_GOLD_TEXT_H
-#include "gold/compare.h"
+#include "compare.h"
 
 /* A folder with tokenizer.json (or tokenizer.json.gz), encode.jsonl, decode.jsonl. */
 void gold_tokenizer(gold *g, const char *folder, const char *file);
