@@ -3,8 +3,9 @@
  *   text -> added tokens that are looked for as they are -> normalizer -> added tokens in normalized text
  *        -> words (pretokenize.c) -> ids (bpe.c)
  *
- * The reference is the Hugging Face tokenizers library; for BOS and EOS transformers' LlamaTokenizerFast, the class that
- * DeepSeek's folders name. One difference is meant: a byte that has no token is an error here and silence there. */
+ * The reference is the Hugging Face tokenizers library; for BOS and EOS transformers' LlamaTokenizerFast, the class
+ * that DeepSeek's folders name. One difference is meant: a byte that has no token is an error here and silence there.
+ */
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
