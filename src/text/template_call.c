@@ -3,6 +3,7 @@
 #include "text/template_inner.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -362,7 +363,7 @@ static status f_title(run *r, const value *self, const value *a, value *out) {
     (void)a;
     text t;
     TRY(value_to_text(r, self, &t));
-    TRY(run_spend(r, t.n / 4));
+    TRY(run_spend(r, t.n / 2));
     str s = {0};
     text_case(&s, t, 'T');
     return value_from_str(r, &s, out);
@@ -434,6 +435,12 @@ static status copy_items(run *r, const value *self, value **to, size_t *n, value
     TRY(value_list(r, V_LIST, *n, to, out));
     if (*n) memcpy(*to, at, *n * sizeof *at);
     return OK;
+}
+
+/* map, select and their kin: what is false has no items, whatever it is. */
+static status copy_some(run *r, const value *self, value **to, size_t *n, value *out) {
+    const value nothing = {.kind = V_UNDEFINED};
+    return copy_items(r, value_truth(self) ? self : &nothing, to, n, out);
 }
 
 static status f_list(run *r, const value *self, const value *a, value *out) {
@@ -525,20 +532,25 @@ static status f_round(run *r, const value *self, const value *a, value *out) {
     TRY(int_arg(r, a, 0, &digits));
     if (!value_is_number(self) || digits < -15 || digits > 15)
         return run_refuse(r, "round wants a number and up to 15 digits");
-    double scale = pow(10, (double)digits), x = value_as_float(self) * scale;
-    if (value_is(a + 1, "ceil")) x = ceil(x);
-    else if (value_is(a + 1, "floor")) x = floor(x);
-    else if (a[1].kind == V_MISSING || value_is(a + 1, "common")) x = nearbyint(x);
-    else return run_refuse(r, "round's method is common, ceil or floor");
-    *out = value_float(x / scale);
-    if (self->kind != V_FLOAT && a[1].kind == V_MISSING && digits >= 0) *out = *self;
+    bool common = a[1].kind == V_MISSING || value_is(a + 1, "common"), up = value_is(a + 1, "ceil");
+    if (!common && !up && !value_is(a + 1, "floor")) return run_refuse(r, "round's method is common, ceil or floor");
+    double x = value_as_float(self), scale = pow(10, (double)digits);
+    if (common && digits >= 0) { /* printf rounds what the double is exactly, as Python does */
+        char buf[400];
+        snprintf(buf, sizeof buf, "%.*f", (int)digits, x);
+        *out =
+            self->kind == V_FLOAT ? value_float(strtod(buf, NULL)) : value_int(self->kind == V_INT ? self->i : self->b);
+        return OK;
+    }
+    *out = value_float((common ? nearbyint(x * scale) : up ? ceil(x * scale) : floor(x * scale)) / scale);
     return OK;
 }
 
 static status f_indent(run *r, const value *self, const value *a, value *out) {
     text t, width = {"    ", 4};
     str s = {0}, spaces = {0};
-    TRY(value_to_text(r, self, &t));
+    if (self->kind != V_STRING) return run_refuse(r, "indent wants a string, not %s", value_kind_name(self));
+    t = self->s;
     if (a[0].kind == V_STRING) {
         width = a[0].s;
     } else {
@@ -572,13 +584,6 @@ static status f_items(run *r, const value *self, const value *a, value *out) {
     if (self->kind == V_UNDEFINED) return value_list(r, V_LIST, 0, &at, out);
     if (self->kind != V_DICT) return run_refuse(r, "items wants a dict, not %s", value_kind_name(self));
     return dict_pairs(r, self->dict, out);
-}
-
-static status f_safe(run *r, const value *self, const value *a, value *out) {
-    (void)r;
-    (void)a;
-    *out = *self; /* nothing is escaped anyway */
-    return OK;
 }
 
 static status f_attr(run *r, const value *self, const value *a, value *out) {
@@ -725,7 +730,7 @@ static status f_map(run *r, const value *self, const args *a, value *out) {
     } else if (path.kind == V_MISSING) {
         return run_refuse(r, "map needs the name of a filter, or attribute=");
     }
-    TRY(copy_items(r, self, &v, &n, out));
+    TRY(copy_some(r, self, &v, &n, out));
     for (size_t i = 0; i < n; i++) {
         value item = v[i];
         TRY(f ? builtin_call(r, f, &item, &rest, v + i) : get_path(r, &item, &path, v + i));
@@ -750,7 +755,7 @@ static status choose(run *r, const value *self, const args *a, bool attribute, b
     }
     if (skip) rest.at += skip;
     rest.n -= skip;
-    TRY(copy_items(r, self, &v, &n, out));
+    TRY(copy_some(r, self, &v, &n, out));
     for (size_t i = 0; i < n; i++) {
         value item = v[i], yes;
         if (attribute) TRY(get_path(r, v + i, a->at, &item));
@@ -797,7 +802,7 @@ static const builtin filters[] = {{"tojson", "ensure_ascii indent separators sor
                                   {"replace", "old new count", f_replace, NULL},
                                   {"indent", "width first blank", f_indent, NULL},
                                   {"items", "", f_items, NULL},
-                                  {"safe", "", f_safe, NULL},
+                                  {"safe", "", f_string, NULL},
                                   {"attr", "name", f_attr, NULL},
                                   {"reverse", "", f_reverse, NULL},
                                   {"sort", "reverse case_sensitive attribute", f_sort, NULL},

@@ -182,9 +182,10 @@ static status binary(run *r, op o, const value *a, const value *b, value *out) {
         if (a->kind == V_LIST || a->kind == V_TUPLE) return join_lists(r, a, b, out);
     }
     if (o == OP_MUL) {
-        const value *count = a->kind == V_INT ? a : b, *v = a->kind == V_INT ? b : a;
-        if (count->kind == V_INT && (v->kind == V_STRING || v->kind == V_LIST || v->kind == V_TUPLE))
-            return repeat(r, v, count->i, out);
+        const value *count = value_is_number(a) ? a : b, *v = value_is_number(a) ? b : a;
+        if ((count->kind == V_INT || count->kind == V_BOOL) &&
+            (v->kind == V_STRING || v->kind == V_LIST || v->kind == V_TUPLE))
+            return repeat(r, v, count->kind == V_INT ? count->i : count->b, out);
     }
     if (o == OP_MOD && a->kind == V_STRING)
         return fail(&r->err, ERR_UNSUPPORTED, "formatting with %% is not in the supported subset of Jinja");
@@ -347,6 +348,7 @@ static status bind_parameters(run *r, const macro *m, const args *a) {
 
 static status call_macro(run *r, const macro *m, const args *a, value *out) {
     scope *caller = r->scope;
+    TRY(run_spend(r, 64)); /* a text of its own, and a scope */
     TRY(scope_new(r, m->closure, &r->scope));
     TRY(bind_parameters(r, m, a));
     TRY(capture(r, m->def->body, out));

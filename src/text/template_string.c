@@ -35,7 +35,7 @@ static status m_rstrip(run *r, const value *self, const value *a, value *out) {
 }
 
 static status change_case(run *r, const value *self, int how, value *out) {
-    TRY(run_spend(r, self->s.n / 4));
+    TRY(run_spend(r, self->s.n / 2));
     str s = {0};
     text_case(&s, self->s, how);
     return value_from_str(r, &s, out);

@@ -1,6 +1,7 @@
 /* Tests (x is t) and global functions of the template language. */
 #include "text/template_inner.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- tests ---- */
@@ -87,10 +88,15 @@ static status t_in(run *r, const value *self, const value *a, value *out) {
     return OK;
 }
 
+/* the remainder, which has the divisor's sign, is `wanted` (0 or 1) */
 static status remainder_test(run *r, const value *self, int64_t by, int64_t wanted, value *out) {
-    if (self->kind != V_INT && self->kind != V_BOOL)
-        return run_refuse(r, "%s is not an integer", value_kind_name(self));
     if (by == 0) return run_refuse(r, "division by zero");
+    if (self->kind == V_FLOAT) {
+        double rest = fmod(self->d, (double)by);
+        *out = value_bool((rest < 0 ? rest + fabs((double)by) : rest) == (double)wanted);
+        return OK;
+    }
+    if (self->kind != V_INT && self->kind != V_BOOL) return run_refuse(r, "%s is not a number", value_kind_name(self));
     int64_t i = self->kind == V_INT ? self->i : self->b;
     *out = value_bool((by == -1 ? 0 : i % by != 0) == wanted);
     return OK;
@@ -112,6 +118,7 @@ static status case_test(run *r, const value *self, int how, value *out) {
     text t;
     value cased;
     TRY(value_to_text(r, self, &t));
+    TRY(run_spend(r, t.n));
     str s = {0};
     text_case(&s, t, how);
     TRY(value_from_str(r, &s, &cased));

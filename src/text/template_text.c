@@ -141,7 +141,8 @@ void text_print_float(str *s, double d) {
         return;
     }
     char buf[40], digits[20];
-    for (int precision = 0; precision <= 16; precision++) {
+    /* up to 15 digits survive the way through a double, so fewer are 15 with zeros at the end; not near 0, though */
+    for (int precision = fabs(d) < 1e-300 ? 0 : 14; precision <= 16; precision++) {
         snprintf(buf, sizeof buf, "%.*e", precision, d);
         if (strtod(buf, NULL) == d) break;
     }
@@ -172,6 +173,13 @@ static bool has(text t, char c) {
     return t.n && memchr(t.p, c, t.n);
 }
 
+/* \x0a, \u4f60: printf would do, but texts can be long and all escapes */
+static void add_escape(str *s, char kind, uint32_t c, int digits) {
+    char b[10] = {'\\', kind};
+    for (int i = digits; i > 0; i--, c >>= 4) b[1 + i] = "0123456789abcdef"[c & 15];
+    str_add(s, b, (size_t)digits + 2);
+}
+
 void text_print_repr(str *s, text t) {
     char quote = has(t, '\'') && !has(t, '"') ? '"' : '\'';
     str_putc(s, quote);
@@ -181,9 +189,10 @@ void text_print_repr(str *s, text t) {
         if (c == '\n') str_puts(s, "\\n");
         else if (c == '\r') str_puts(s, "\\r");
         else if (c == '\t') str_puts(s, "\\t");
-        else if (c == '\\' || c == (uint32_t)quote) str_addf(s, "\\%c", (int)c);
+        else if (c == '\\' || c == (uint32_t)quote) add_escape(s, (char)c, 0, 0);
         else if (is_printable(c)) str_add(s, t.p + i, n);
-        else str_addf(s, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
+        else if (c < 0x100) add_escape(s, 'x', c, 2);
+        else add_escape(s, c < 0x10000 ? 'u' : 'U', c, c < 0x10000 ? 4 : 8);
     }
     str_putc(s, quote);
 }
@@ -199,9 +208,14 @@ void text_print_json(str *s, text t, bool ascii) {
         plain = i + n;
         static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
         const char *k = c && c < 0x80 ? strchr(from, (int)c) : NULL;
-        if (k) str_addf(s, "\\%c", to[k - from]);
-        else if (c < 0x10000) str_addf(s, "\\u%04x", (unsigned)c);
-        else str_addf(s, "\\u%04x\\u%04x", (unsigned)(0xd7c0 + (c >> 10)), (unsigned)(0xdc00 | (c & 0x3ff)));
+        if (k) {
+            add_escape(s, to[k - from], 0, 0);
+        } else if (c < 0x10000) {
+            add_escape(s, 'u', c, 4);
+        } else { /* a pair of surrogates */
+            add_escape(s, 'u', 0xd7c0 + (c >> 10), 4);
+            add_escape(s, 'u', 0xdc00 | (c & 0x3ff), 4);
+        }
     }
     str_add(s, t.p + plain, t.n - plain);
     str_putc(s, '"');

@@ -322,6 +322,12 @@ static status fits(run *r, const str *s, size_t more) {
     return s->failed ? fail(&r->err, ERR_NOMEM, "memory is out") : OK;
 }
 
+/* What printing v itself costs, without what it holds: characters that may need escapes, floats that are tried in
+ * several lengths. */
+static status spend_on_printing(run *r, const value *v) {
+    return run_spend(r, v->kind == V_STRING ? v->s.n / 2 : v->kind == V_FLOAT ? 64 : 1);
+}
+
 static status print_list(run *r, str *s, const value *v) {
     bool tuple = v->kind == V_TUPLE;
     str_putc(s, tuple ? '(' : '[');
@@ -348,6 +354,7 @@ static status print_dict(run *r, str *s, const dict *d) {
 
 status value_repr(run *r, str *s, const value *v) {
     TRY(deeper(r));
+    TRY(spend_on_printing(r, v));
     TRY(fits(r, s, v->kind == V_STRING ? v->s.n : 1));
     switch (v->kind) {
     case V_MISSING: break;
@@ -491,6 +498,7 @@ static status dump_list(run *r, str *s, const list *l, const json_style *style, 
 
 status value_dump_json(run *r, str *s, const value *v, const json_style *style, int level) {
     TRY(deeper(r));
+    TRY(spend_on_printing(r, v));
     TRY(fits(r, s, (v->kind == V_STRING ? v->s.n : 1) + (size_t)level * style->indent.n));
     switch (v->kind) {
     case V_NONE: str_puts(s, "null"); break;
