@@ -13,6 +13,7 @@ LDLIBS  := -ljansson -lpcre2-8 -lutf8proc -ldnnl -lreadline -lm -lpthread
 # make test SAN=1: address and undefined-behaviour sanitizers, in a build folder of their own
 ifdef SAN
 BUILD   := build/san
+FAST    := -O1
 override CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 override LDFLAGS += -fsanitize=address,undefined
 endif
@@ -25,12 +26,13 @@ TESTS   := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/*/test_*.c)))
 
 all: $(BUILD)/hadal $(BUILD)/libhadal.a $(BUILD)/libhadal.so
 
+FAST    ?= -O3
 # A level folder may use its instructions anywhere in it; the level is chosen when the program starts.
 CPU     := $(BUILD)/src/kernels/cpu
-$(CPU)/avx2/%.o:       ISA := -mavx2 -mfma -mf16c -O3
-$(CPU)/avx512/%.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -O3
-$(CPU)/avx512bf16/%.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 -O3
-$(CPU)/amx/%.o:        ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16 -O3
+$(CPU)/avx2/%.o:       ISA := -mavx2 -mfma -mf16c $(FAST)
+$(CPU)/avx512/%.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c $(FAST)
+$(CPU)/avx512bf16/%.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 $(FAST)
+$(CPU)/amx/%.o:        ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16 $(FAST)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
