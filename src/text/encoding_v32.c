@@ -133,7 +133,8 @@ static status write_user(encoder *c, size_t i, bool developer) {
 
 static status write_arguments(encoder *c, size_t i, const json_t *arguments) {
     const char *s = json_string_value(arguments), *line = "";
-    json_t *parsed = s ? json_loadb(s, json_string_length(arguments), JSON_ALLOW_NUL, NULL) : NULL;
+    json_t *parsed = NULL;
+    if (s) TRY(text_read_json(&parsed, (text){s, json_string_length(arguments)}, 0, c->e));
     const json_t *object = s ? parsed : arguments;
     bool ok = json_is_object(object);
     for (void *it = ok ? json_object_iter((json_t *)(uintptr_t)object) : NULL; it; line = "\n") {

@@ -138,8 +138,10 @@ static status parse_float(parser *p, node *n) {
         i++; /* JSON has no leading zeros */
     for (; i < p->tok->s.n; i++)
         if (p->tok->s.p[i] != '_') str_putc(&s, p->tok->s.p[i]);
-    json_t *j = s.failed ? NULL : json_loadb(s.p, s.n, JSON_DECODE_ANY, NULL);
+    json_t *j = NULL;
+    status st = s.failed ? no_memory(p) : text_read_json(&j, (text){s.p, s.n}, 0, p->e);
     str_free(&s);
+    if (st != OK) return st;
     if (!j) return fail(p->e, ERR_FORMAT, "template: line %d: not a number that fits", n->line);
     n->v = value_float(json_number_value(j));
     json_decref(j);

@@ -2,9 +2,8 @@
 #include "text/template_inner.h"
 
 static status want_text(run *r, const value *v, const char *where, text *out) {
-    if (v->kind != V_STRING) return run_refuse(r, "%s wants a string, not %s", where, value_kind_name(v));
-    *out = v->s;
-    return OK;
+    *out = v->kind == V_STRING ? v->s : (text){"", 0};
+    return v->kind == V_STRING ? OK : run_refuse(r, "%s wants a string, not %s", where, value_kind_name(v));
 }
 
 static status want_int(run *r, const value *v, int64_t fallback, const char *where, int64_t *out) {

@@ -221,6 +221,13 @@ void text_print_json(str *s, text t, bool ascii) {
     str_putc(s, '"');
 }
 
+status text_read_json(json_t **out, text t, size_t flags, error *e) {
+    json_error_t je;
+    *out = json_loadb(t.p, t.n, flags | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
+    bool memory = !*out && (json_error_code(&je) == json_error_out_of_memory || !je.text[0]);
+    return memory ? fail(e, ERR_NOMEM, "memory is out") : OK;
+}
+
 void text_print_json_value(str *s, const json_t *j) {
     const char *before = "";
     switch (json_typeof(j)) {

@@ -25,9 +25,11 @@ bool text_find(text s, text what, size_t from, size_t *at);        /* in linear 
 text text_strip(text s, const text *chars, bool left, bool right); /* chars NULL: white space */
 void text_case(str *out, text s, int how); /* 'u'pper, 'l'ower, 'c'apitalize, 't'itle (str.title), 'T' (the filter) */
 
-void text_print_float(str *s, double d);             /* repr */
-void text_print_repr(str *s, text t);                /* repr */
-void text_print_json(str *s, text t, bool ascii);    /* json.dumps of a string */
+void text_print_float(str *s, double d);          /* repr */
+void text_print_repr(str *s, text t);             /* repr */
+void text_print_json(str *s, text t, bool ascii); /* json.dumps of a string */
+/* Any JSON value; flags are jansson's. *out is NULL, and the status OK, when it is not JSON. */
+status text_read_json(json_t **out, text t, size_t flags, error *e);
 void text_print_json_value(str *s, const json_t *j); /* json.dumps(ensure_ascii=False) */
 
 #endif

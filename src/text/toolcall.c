@@ -161,8 +161,9 @@ static status emit(answer_parser *p, answer_event_kind kind, const char *s, size
     answer_event ev = {.kind = kind, .text = s, .n = n, .call = p->calls ? p->calls - 1 : 0};
     if (kind == ANSWER_ARGUMENTS) str_add(&p->arguments, s, n);
     if (kind == ANSWER_CALL_END) {
-        json_t *j = json_loadb(p->arguments.p ? p->arguments.p : "", p->arguments.n,
-                               JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+        json_t *j;
+        text arguments = {p->arguments.p ? p->arguments.p : "", p->arguments.n};
+        TRY(text_read_json(&j, arguments, JSON_REJECT_DUPLICATES, p->e));
         ev.valid = json_is_object(j);
         json_decref(j);
         p->arguments.n = 0;
@@ -334,7 +335,8 @@ static status in_parameters(answer_parser *p, bool *go_on) {
     outcome end = skip(p, &i_end, DSML_END_INVOKE);
     if (end == YES) {
         p->at += i_end;
-        TRY(emit(p, ANSWER_ARGUMENTS, "{}" + !p->first_parameter, 1 + p->first_parameter));
+        const char *close = p->first_parameter ? "{}" : "}";
+        TRY(emit(p, ANSWER_ARGUMENTS, close, strlen(close)));
         *go_on = true;
         return end_call(p, BETWEEN);
     }

@@ -134,6 +134,8 @@ static const struct {
      "\"Bo\")|list|length }}{{ u|rejectattr(\"age\", \"defined\")|map(attribute=\"name\")|list }}{{ "
      "u|selectattr(\"t.v\", \"==\", 2)|map(attribute=\"name\")|list }}{{ u|selectattr(\"age\", \"undefined\")|first }}",
      "['Bo', 'al']1['Cy']['Cy']{'name': 'Cy', 't': {'v': 2}}"},
+    {"{{ d|items|list }}{{ x|safe }}{{ u[0]|attr(\"name\") is defined }}",
+     "[('b', 1), ('a', [1, {'k': None}]), ('items', 7)]hé<b>\"q\"False"},
     {"{% if false %}{{ \"a\"|nofilter }}{% endif %}ok", "ok"},
     {"{{ d|tojson }}{{ x|tojson }}{{ [1, 1.0, 1e20, true, none, \"é\\n\\t\\u0001/<>&'\"]|tojson }}{{ {1: 2, none: 3, "
      "true: 1.5}|tojson }}{{ []|tojson }}{{ {}|tojson }}",
@@ -290,6 +292,10 @@ static const struct {
     {"{% for r, g in [['a', 1], ['b', 2]] %}{{ r }}{{ g }}{% endfor %}", "a1b2"},
     {"{{ 1.0 * 3 }}{{ 3 * 0.5 }}{{ 1e308 * 10 }}{{ 2 ** 0.5 }}", "3.01.5inf1.4142135623730951"},
     {"{{ true + 1 }}{{ true * 3 }}{{ 5 / true }}", "235.0"},
+    {"{{ 2.675|round(2) }}{{ 1234.5|round(-2) }}{{ 7|round(1) }}{{ true|round }}", "2.671200.071"},
+    {"{{ 0|select|list }}{{ none|map('upper')|list }}{{ false|selectattr('a')|list }}", "[][][]"},
+    {"{{ 5|safe ~ 1 }}{{ (5|safe)[0] }}", "515"},
+    {"{{ l * true }}{{ true * 'a' }}", "[3, 1, 2]a"},
 };
 
 static const struct {
@@ -355,6 +361,7 @@ static const struct {
     {"{{ 1 +}}", "line 1: unexpected }}, an expression was expected"},
     {"{{ @ }}", "line 1: unexpected character '@'"},
     {"{% if 1 %}a{% else %}b{% elif 1 %}c{% endif %}", "line 1: unexpected 'elif', endif was expected"},
+    {"{% macro m() %}x{% endmacro m %}{{ m() }}", "line 1: unexpected 'm', %} was expected"},
     {"{% generationx %}", "line 1: unexpected 'generationx', another statement was expected"},
     {"{{ nope.foo|default('z') }}", "line 1: 'nope' is undefined"},
     {"{{ d.nope|default('z') }}{{ d.nope.x|default('z') }}", "line 1: 'nope' is undefined"},
@@ -365,6 +372,10 @@ static const struct {
     {"{{ 5 is divisibleby 0 }}", "line 1: division by zero"},
     {"{{ {[1]: 2} }}", "line 1: list cannot be a key"},
     {"{% for a, b in [1] %}{% endfor %}", "line 1: int cannot be gone through"},
+    {"{{ 2.0 is even }}{{ 2.5 is odd }}{{ -3 is odd }}{{ -3 is divisibleby -1 }}",
+     "line 1: divisibleby wants an integer, not nothing"},
+    {"{{ 5|indent }}", "line 1: indent wants a string, not int"},
+    {"{{ n[1:] }}", "line 1: int cannot be sliced"},
 };
 
 static status render(const char *source, const char *vars, str *out, error *e) {
