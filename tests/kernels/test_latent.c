@@ -106,6 +106,7 @@ static void test_against_double(void **state) {
         {2, 1100, 16, 32, 8, 0, 0},   {12, 40, 6, 40, 16, 1, 0},     {9, 300, 64, 64, 32, 0, 0},
         {1, 600, 130, 32, 16, 0, 0},  {1, 300, 16, 512, 64, 0, 100}, {12, 300, 5, 20, 8, 3, 33},
         {2, 900, 16, 64, 32, 0, 600}, {10, 20, 32, 64, 32, 0, 64},   {3, 700, 130, 28, 4, 0, 520},
+        {9, 400, 64, 64, 32, 0, 300},
     };
     for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
         worst w[LENGTH(test_levels)] = {{0}};
@@ -216,12 +217,37 @@ static void test_keep_all(void **state) {
     }
 }
 
+/* A query that keeps nothing gets zeros; the others do not notice. */
+static void test_keep_none(void **state) {
+    (void)state;
+    for (int l = 0; l < LENGTH(test_levels); l++) {
+        queue *q = open_level(l, 1, COMPUTE_BF16);
+        if (!q) continue;
+        for (int64_t n = 3; n <= 12; n += 9) {
+            problem p = make((shape){n, 60, 16, 64, 32, 0, 20}, DT_BF16);
+            int64_t row = p.s.heads * p.s.rank;
+            float *o = numbers(o_size(&p)), *without = numbers(o_size(&p));
+            latent_attention a = call_of(&p, o);
+            op_latent_attention(q, &a, 1);
+            p.keep_n[1] = 0;
+            a.o = without;
+            op_latent_attention(q, &a, 1);
+            for (int64_t i = 0; i < row; i++) assert_true(without[row + i] == 0);
+            memcpy(o + row, without + row, (size_t)row * sizeof *o);
+            assert_memory_equal(o, without, (size_t)o_size(&p) * sizeof(float));
+            release(o, o_size(&p));
+            release(without, o_size(&p));
+            drop(&p);
+        }
+        queue_close(q);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_double),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_few_rows_as_alone),
-        cmocka_unit_test(test_keep_all),
+        cmocka_unit_test(test_against_double),    cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_few_rows_as_alone), cmocka_unit_test(test_keep_all),
+        cmocka_unit_test(test_keep_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
