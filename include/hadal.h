@@ -33,8 +33,8 @@ HADAL_API const char *hadal_version(void);
 enum {
     HADAL_OK = 0,
     HADAL_ERR_NOMEM = -1,       /* memory is out */
-    HADAL_ERR_IO = -2,          /* the operating system refused: no such file, disk full ... */
-    HADAL_ERR_FORMAT = -3,      /* a file or text is not what it should be */
+    HADAL_ERR_IO = -2,          /* the operating system refused: disk full, no permission to write ... */
+    HADAL_ERR_FORMAT = -3,      /* a file is not there, or a file or text is not what it should be */
     HADAL_ERR_ARG = -4,         /* the caller asked for something impossible */
     HADAL_ERR_UNSUPPORTED = -5, /* well-formed, but hadal does not do it */
     HADAL_ERR_CANCELLED = -6    /* a callback asked to stop */

@@ -11,17 +11,18 @@ enum { CONFIG_LIMIT = 16 << 20 };
 
 /* --- what a folder says ----------------------------------------------------------------------------------------- */
 
-static void add_eos(folder_text *f, const json_t *id) {
-    if (!json_is_integer(id) || f->n_eos == (int)(sizeof f->eos / sizeof *f->eos)) return;
+static void add_eos(folder_text *f, int64_t id) {
     for (int i = 0; i < f->n_eos; i++)
-        if (f->eos[i] == json_integer_value(id)) return;
-    f->eos[f->n_eos++] = (int32_t)json_integer_value(id);
+        if (f->eos[i] == id) return;
+    if (f->n_eos < (int)(sizeof f->eos / sizeof *f->eos)) f->eos[f->n_eos++] = (int32_t)id;
 }
 
-static void add_all_eos(folder_text *f, const json_t *ids) {
-    if (json_is_array(ids))
-        for (size_t i = 0; i < json_array_size(ids); i++) add_eos(f, json_array_get(ids, i));
-    else add_eos(f, ids);
+static status add_all_eos(folder_text *f, const json_t *config, error *e) {
+    int64_t ids[MOST_EOS];
+    int n;
+    TRY(config_read_eos(config, ids, &n, e));
+    for (int i = 0; i < n; i++) add_eos(f, ids[i]);
+    return OK;
 }
 
 /* A member of a folder's JSON file; a missing file is fine. */
@@ -38,6 +39,7 @@ static status read_generation_config(folder_text *f, const json_t *j, error *e) 
     bool sample;
     double temperature, top_p, min_p, repetition;
     int64_t top_k;
+    if (!json_is_object(j)) return fail(e, ERR_FORMAT, "should be an object");
     TRY(json_get_bool(j, "do_sample", false, &sample, e));
     TRY(json_get_real(j, "temperature", 1, &temperature, e));
     TRY(json_get_real(j, "top_p", 1, &top_p, e));
@@ -46,11 +48,11 @@ static status read_generation_config(folder_text *f, const json_t *j, error *e) 
     TRY(json_get_int(j, "top_k", 0, 0, INT32_MAX, &top_k, e));
     f->sampling = (sampling){.temperature = sample ? (float)temperature : 0,
                              .top_k = (int)top_k,
-                             .top_p = (float)top_p,
+                             .top_p = top_p == 0 ? 1 : (float)top_p,
                              .min_p = (float)min_p,
-                             .repetition_penalty = (float)repetition};
-    add_all_eos(f, json_object_get(j, "eos_token_id"));
-    return OK;
+                             .repetition_penalty = repetition == 0 ? 1 : (float)repetition};
+    TRY(sampling_check(&f->sampling, e));
+    return add_all_eos(f, j, e);
 }
 
 static status read_folder(folder_text *f, const char *folder, error *e) {
@@ -62,16 +64,14 @@ static status read_folder(folder_text *f, const char *folder, error *e) {
         wrap(e, "%s/generation_config.json", folder);
     const char *type = json_string_value(json_object_get(config, "model_type"));
     if (s == OK && !(f->model_type = strdup(type ? type : ""))) s = fail(e, ERR_NOMEM, "memory is out");
-    if (config) add_all_eos(f, json_object_get(config, "eos_token_id"));
+    if (s == OK && config && (s = add_all_eos(f, config, e)) != OK) wrap(e, "%s/config.json", folder);
     json_decref(config);
     json_decref(generation);
     char *path = s == OK ? path_join(folder, "tokenizer.json") : NULL;
     if (path && file_exists(path)) s = tokenizer_open(&f->tokenizer.t, folder, e);
     free(path);
     if (s != OK || !f->tokenizer.t) return s;
-    json_t *eos = json_integer(tokenizer_eos(f->tokenizer.t));
-    if (eos && json_integer_value(eos) >= 0) add_eos(f, eos);
-    json_decref(eos);
+    if (tokenizer_eos(f->tokenizer.t) >= 0) add_eos(f, tokenizer_eos(f->tokenizer.t));
     const char *source = tokenizer_chat_template(f->tokenizer.t);
     error why;
     if (source && template_open(&f->template, source, strlen(source), &why) != OK &&

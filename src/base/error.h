@@ -9,8 +9,8 @@ extern "C" {
 typedef enum status {
     OK = 0,
     ERR_NOMEM = -1,       /* memory is out */
-    ERR_IO = -2,          /* the operating system refused: no such file, disk full, ... */
-    ERR_FORMAT = -3,      /* a file or text is not what it should be */
+    ERR_IO = -2,          /* the operating system refused: disk full, no permission to write, ... */
+    ERR_FORMAT = -3,      /* a file is not there, or a file or text is not what it should be */
     ERR_ARG = -4,         /* the caller asked for something impossible */
     ERR_UNSUPPORTED = -5, /* well-formed, but this program does not do it */
     ERR_CANCELLED = -6    /* a callback asked to stop */

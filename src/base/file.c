@@ -16,9 +16,16 @@ static status system_error(error *e, const char *what, const char *path) {
     return fail(e, code == ENOMEM ? ERR_NOMEM : ERR_IO, "%s: %s: %s", path, what, strerror(code));
 }
 
+/* A file to be read that is not there or may not be read is a fault of the input; too many open files is not. */
+static status cannot_open(error *e, const char *path) {
+    int code = errno;
+    if (code == ENOMEM || code == EMFILE || code == ENFILE || code == EIO) return system_error(e, "cannot open", path);
+    return fail(e, ERR_FORMAT, "%s: cannot open: %s", path, strerror(code));
+}
+
 static status open_regular(int *fd, size_t *size, const char *path, error *e) {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
-    if (*fd < 0) return system_error(e, "cannot open", path);
+    if (*fd < 0) return cannot_open(e, path);
     struct stat st;
     if (fstat(*fd, &st) != 0) {
         status s = system_error(e, "cannot stat", path);
@@ -27,7 +34,7 @@ static status open_regular(int *fd, size_t *size, const char *path, error *e) {
     }
     if (!S_ISREG(st.st_mode)) {
         close(*fd);
-        return fail(e, ERR_IO, "%s: not a regular file", path);
+        return fail(e, ERR_FORMAT, "%s: not a regular file", path);
     }
     *size = (size_t)st.st_size;
     return OK;

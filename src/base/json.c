@@ -4,6 +4,8 @@
 #include <string.h>
 #include "base/file.h"
 
+enum { PARSED_MAX = 160 << 20 }; /* the largest known tokenizer.json (280,000 merges as pairs) takes about 130 MB */
+
 status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e) {
     json_error_t je;
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
@@ -13,10 +15,30 @@ status json_parse(json_t **out, const char *text, size_t n, const char *name, er
     return fail(e, ERR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", name, je.text, je.line, je.column);
 }
 
+/* About the memory that jansson takes for a text: a hostile file of "{}," grows to a hundred times its size. Counts
+ * what stands outside strings; the figures are jansson's structs and their allocations on a 64-bit machine. */
+static size_t parsed_bytes(const char *p, size_t n) {
+    size_t sum = n;
+    for (size_t i = 0; i < n; i++) switch (p[i]) {
+        case '{': sum += 256; break;
+        case '[': sum += 128; break;
+        case ':': sum += 64; break;
+        case ',': sum += 48; break;
+        case '"':
+            sum += 48;
+            for (i++; i < n && p[i] != '"'; i++) i += p[i] == '\\';
+            break;
+        default: break;
+        }
+    return sum;
+}
+
 status json_read(json_t **out, const char *path, size_t max_bytes, error *e) {
     *out = NULL;
     str s = {0};
     status st = file_read(&s, path, max_bytes, e);
+    if (st == OK && parsed_bytes(s.p, s.n) > PARSED_MAX)
+        st = fail(e, ERR_FORMAT, "%s: as parsed JSON it would take more than %d MB of memory", path, PARSED_MAX >> 20);
     if (st == OK) st = json_parse(out, s.p, s.n, path, e);
     str_free(&s);
     return st;

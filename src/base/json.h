@@ -12,7 +12,7 @@
 /* Duplicate keys, invalid UTF-8 and nesting deeper than jansson's limit are errors that say line and column;
  * `name` (a path) stands before them. */
 status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e);
-status json_read(json_t **out, const char *path, size_t max_bytes, error *e);
+status json_read(json_t **out, const char *path, size_t max_bytes, error *e); /* and refuses what would fill memory */
 
 /* Getters of an object's members. A missing member or null gives the default; a wrong type is an error. */
 status json_get_int(const json_t *o, const char *key, int64_t fallback, int64_t min, int64_t max, int64_t *out,

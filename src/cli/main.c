@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <locale.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -35,6 +36,7 @@ static int dispatch(int n, char **args) {
 }
 
 int main(int argc, char **argv) {
-    setlocale(LC_CTYPE, ""); /* for line editing; numbers keep their points */
+    setlocale(LC_CTYPE, "");  /* for line editing; numbers keep their points */
+    signal(SIGXFSZ, SIG_IGN); /* a file past the size limit is a failed write, which says so, and no sudden death */
     return close_output(dispatch(argc, argv));
 }

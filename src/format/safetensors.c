@@ -10,7 +10,7 @@
 
 /* The header is walked member by member and each member is parsed by itself, so that memory follows the number of
  * tensors and not what a hostile file fills its 100 MB with: a parsed JSON value takes fifty times its text. */
-enum { ENTRY_MAX = 4096, META_MAX = 16 << 20 };
+enum { ENTRY_MAX = 4096, META_MAX = 4 << 20 };
 
 typedef struct cursor {
     const char *p, *end;
@@ -151,6 +151,8 @@ typedef struct blob {
 
 static status add_entry(safetensors *s, size_t *room, const char *name, const json_t *value, blob data,
                         const char *path, error *e) {
+    if (s->count == SAFETENSORS_MOST)
+        return fail(e, ERR_UNSUPPORTED, "%s: more than %d tensors in one file", path, SAFETENSORS_MOST);
     if (s->count == *room) {
         size_t more = *room ? *room * 2 : 64;
         safetensors_entry *grown = realloc(s->entries, more * sizeof *grown);
@@ -168,7 +170,7 @@ static status add_entry(safetensors *s, size_t *room, const char *name, const js
 static status read_member(safetensors *s, size_t *room, cursor *c, blob data, error *e) {
     json_t *key = NULL, *value = NULL;
     if (next_char(c) != '"') return fail(e, ERR_FORMAT, "%s: header: a name in quotes was wanted", c->path);
-    status st = next_value(&key, c, SIZE_MAX, "header", e);
+    status st = next_value(&key, c, ENTRY_MAX, "header", e);
     if (st == OK) {
         const char *name = json_string_value(key);
         bool meta = strcmp(name, "__metadata__") == 0;

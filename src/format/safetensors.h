@@ -18,7 +18,7 @@
 #include "base/file.h"
 #include "tensor/tensor.h"
 
-enum { SAFETENSORS_HEADER_MAX = 100000000 };
+enum { SAFETENSORS_HEADER_MAX = 100000000, SAFETENSORS_MOST = 1 << 18 /* tensors; all of V3 has 91,991 */ };
 
 typedef struct safetensors_entry {
     const char *name;

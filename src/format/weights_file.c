@@ -9,7 +9,7 @@
 #include "base/json.h"
 #include "format/safetensors.h"
 
-enum { INDEX_MAX = 100000000 }; /* bytes; V3's index with 91,991 tensors has 9 million */
+enum { INDEX_MAX = 64 << 20 }; /* bytes; V3's index with 91,991 tensors has 9 million */
 
 struct weights_file {
     safetensors *shards; /* sorted by name */
@@ -89,6 +89,8 @@ static status open_shards(weights_file *w, const char *folder, error *e) {
         free(path);
         TRY(s);
         w->count += w->shards[i].count;
+        if (w->count > 2 * SAFETENSORS_MOST)
+            return fail(e, ERR_UNSUPPORTED, "%s: more than %d tensors in all", folder, 2 * SAFETENSORS_MOST);
     }
     return OK;
 }
@@ -155,7 +157,8 @@ static status open_folder(weights_file *w, const char *folder, error *e) {
     else if (file_exists(single)) s = open_single(w, folder, "model.safetensors", e);
     else if (file_exists(index)) s = open_sharded(w, folder, index, e);
     else
-        s = fail(e, ERR_IO, "%s: neither model.safetensors nor model.safetensors.index.json is in this folder", folder);
+        s = fail(e, ERR_FORMAT, "%s: neither model.safetensors nor model.safetensors.index.json is in this folder",
+                 folder);
     free(single);
     free(index);
     return s;

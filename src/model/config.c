@@ -6,23 +6,48 @@
 #include "base/file.h"
 #include "model/block.h"
 
-/* Larger numbers are a mistake or an attack; products of two stay far from overflow. */
-static const int64_t LIMIT = (int64_t)1 << 24;
+/* Larger numbers are a mistake or an attack. With these, every count that is made of them (parameters, bytes of a
+ * cache) fits 63 bits, and what is allocated per layer and expert before the first tensor is looked at stays small. The
+ * largest published: 126 layers, width 16,384, 256 experts in 61 layers. */
+enum {
+    MOST_LAYERS = 1 << 10,
+    MOST_EXPERTS = 1 << 17, /* in all layers together */
+    MOST_WIDTH = 1 << 20,   /* of a row, also of all heads together */
+    MOST_TOKENS = 1 << 24   /* vocabulary, positions */
+};
 
-static status size_of(const json_t *j, const char *key, int64_t fallback, int64_t min, int64_t *out, error *e) {
+static status size_upto(const json_t *j, const char *key, int64_t fallback, int64_t min, int64_t max, int64_t *out,
+                        error *e) {
     if (fallback < min && (!json_object_get(j, key) || json_is_null(json_object_get(j, key))))
         return fail(e, ERR_FORMAT, "\"%s\" is missing", key);
-    return json_get_int(j, key, fallback, min, LIMIT, out, e);
+    return json_get_int(j, key, fallback, min, max, out, e);
+}
+
+static status size_of(const json_t *j, const char *key, int64_t fallback, int64_t min, int64_t *out, error *e) {
+    return size_upto(j, key, fallback, min, MOST_WIDTH, out, e);
+}
+
+static status check_product(const char *what, int64_t a, int64_t b, int64_t max, error *e) {
+    if (a * b <= max) return OK;
+    return fail(e, ERR_FORMAT, "%s: %lld x %lld is more than %lld", what, (long long)a, (long long)b, (long long)max);
+}
+
+/* The member if it is an object; NULL if it is not there. */
+static status object_of(const json_t *j, const char *key, const json_t **out, error *e) {
+    *out = json_object_get(j, key);
+    if (json_is_null(*out)) *out = NULL;
+    return !*out || json_is_object(*out) ? OK : fail(e, ERR_FORMAT, "\"%s\" should be an object", key);
 }
 
 /* rope_scaling (with rope_theta beside it) as in published checkpoints, or rope_parameters as newer versions of
  * transformers write it. */
 static status read_rope(rope_config *r, const json_t *j, double theta, error *e) {
-    const json_t *s = json_object_get(j, "rope_parameters");
-    if (!json_is_object(s)) s = json_object_get(j, "rope_scaling");
+    const json_t *s;
+    TRY(object_of(j, "rope_parameters", &s, e));
+    if (!s) TRY(object_of(j, "rope_scaling", &s, e));
     TRY(json_get_real(j, "rope_theta", theta, &r->theta, e));
     r->factor = 1;
-    if (json_is_object(s)) {
+    if (s) {
         const char *type, *kind;
         TRY(json_get_string(s, "type", "default", &type, e));
         TRY(json_get_string(s, "rope_type", type, &kind, e));
@@ -58,8 +83,9 @@ static status read_rope(rope_config *r, const json_t *j, double theta, error *e)
 
 /* Absent, or FP8 E4M3 with 128 x 128 blocks as the DeepSeek checkpoints have it. */
 static status read_quantization(model_config *c, const json_t *j, error *e) {
-    const json_t *q = json_object_get(j, "quantization_config");
-    if (!json_is_object(q)) return OK;
+    const json_t *q;
+    TRY(object_of(j, "quantization_config", &q, e));
+    if (!q) return OK;
     const char *method, *fmt, *scale;
     TRY(json_get_string(q, "quant_method", "", &method, e));
     TRY(json_get_string(q, "fmt", "e4m3", &fmt, e));
@@ -79,15 +105,22 @@ static status read_quantization(model_config *c, const json_t *j, error *e) {
 }
 
 static status read_token_ids(model_config *c, const json_t *j, error *e) {
+    TRY(config_read_eos(j, c->eos_ids, &c->n_eos, e));
+    return json_get_int(j, "bos_token_id", -1, -1, INT32_MAX, &c->bos_id, e);
+}
+
+status config_read_eos(const json_t *j, int64_t *ids, int *n, error *e) {
     const json_t *eos = json_object_get(j, "eos_token_id");
-    size_t n = json_is_array(eos) ? json_array_size(eos) : json_is_integer(eos);
-    for (size_t i = 0; i < n && c->n_eos < 8; i++) {
+    if (json_is_null(eos)) eos = NULL;
+    size_t count = json_is_array(eos) ? json_array_size(eos) : eos != NULL;
+    *n = 0;
+    for (size_t i = 0; i < count && *n < MOST_EOS; i++) {
         const json_t *v = json_is_array(eos) ? json_array_get(eos, i) : eos;
-        if (!json_is_integer(v)) return fail(e, ERR_FORMAT, "\"eos_token_id\" should be an integer or a list of them");
-        c->eos_ids[c->n_eos++] = json_integer_value(v);
+        int64_t id = json_integer_value(v);
+        if (!json_is_integer(v) || id < -1 || id > INT32_MAX)
+            return fail(e, ERR_FORMAT, "\"eos_token_id\" should be a token id or a list of them");
+        if (id >= 0) ids[(*n)++] = id; /* -1: none */
     }
-    const json_t *bos = json_object_get(j, "bos_token_id");
-    c->bos_id = json_is_integer(bos) ? json_integer_value(bos) : -1;
     return OK;
 }
 
@@ -95,12 +128,12 @@ status config_read_common(model_config *c, const json_t *j, error *e) {
     const char *act;
     TRY(json_get_string(j, "hidden_act", "silu", &act, e));
     if (strcmp(act, "silu") != 0) return fail(e, ERR_UNSUPPORTED, "hidden_act \"%s\": only silu is known", act);
-    TRY(size_of(j, "num_hidden_layers", 0, 1, &c->num_hidden_layers, e));
+    TRY(size_upto(j, "num_hidden_layers", 0, 1, MOST_LAYERS, &c->num_hidden_layers, e));
     TRY(size_of(j, "hidden_size", 0, 1, &c->hidden_size, e));
     TRY(size_of(j, "intermediate_size", 0, 1, &c->intermediate_size, e));
-    TRY(size_of(j, "vocab_size", 0, 1, &c->vocab_size, e));
+    TRY(size_upto(j, "vocab_size", 0, 1, MOST_TOKENS, &c->vocab_size, e));
     TRY(size_of(j, "num_attention_heads", 0, 1, &c->num_attention_heads, e));
-    TRY(size_of(j, "max_position_embeddings", 4096, 1, &c->max_position_embeddings, e));
+    TRY(size_upto(j, "max_position_embeddings", 4096, 1, MOST_TOKENS, &c->max_position_embeddings, e));
     TRY(json_get_bool(j, "attention_bias", false, &c->attention_bias, e));
     TRY(json_get_bool(j, "tie_word_embeddings", false, &c->tie_word_embeddings, e));
     TRY(json_get_real(j, "rms_norm_eps", 1e-6, &c->rms_norm_eps, e));
@@ -119,7 +152,7 @@ status config_read_gqa(model_config *c, const json_t *j, error *e) {
                     (long long)heads, (long long)c->num_key_value_heads);
     TRY(size_of(j, "head_dim", c->hidden_size / heads, 1, &c->head_dim, e));
     if (c->head_dim % 2) return fail(e, ERR_FORMAT, "head_dim %lld is odd", (long long)c->head_dim);
-    return OK;
+    return check_product("num_attention_heads and head_dim", heads, c->head_dim, MOST_WIDTH, e);
 }
 
 static status read_experts(model_config *c, const json_t *j, error *e) {
@@ -150,7 +183,9 @@ static status read_experts(model_config *c, const json_t *j, error *e) {
         return fail(e, ERR_FORMAT, "cannot choose %lld of %lld experts from %lld of %lld groups", (long long)k,
                     (long long)experts, (long long)c->topk_group, (long long)c->n_group);
     if (k > 256) return fail(e, ERR_UNSUPPORTED, "num_experts_per_tok %lld is more than 256", (long long)k);
-    return OK;
+    TRY(check_product("num_hidden_layers and n_routed_experts", c->num_hidden_layers, experts, MOST_EXPERTS, e));
+    return check_product("n_shared_experts and moe_intermediate_size", c->n_shared_experts, c->moe_intermediate_size,
+                         MOST_WIDTH, e);
 }
 
 status config_read_deepseek(model_config *c, const json_t *j, error *e) {
@@ -163,6 +198,8 @@ status config_read_deepseek(model_config *c, const json_t *j, error *e) {
     TRY(size_of(j, "num_nextn_predict_layers", 0, 0, &c->num_nextn_predict_layers, e));
     if (c->qk_rope_head_dim % 2) return fail(e, ERR_FORMAT, "qk_rope_head_dim is odd");
     if (c->num_nextn_predict_layers > 16) return fail(e, ERR_FORMAT, "more than 16 MTP layers");
+    TRY(check_product("num_attention_heads and the dimensions of a head", c->num_attention_heads,
+                      config_qk_dim(c) + c->v_head_dim, MOST_WIDTH, e));
     return read_experts(c, j, e);
 }
 

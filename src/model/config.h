@@ -21,6 +21,8 @@ typedef struct rope_config {
 
 typedef enum topk_method { TOPK_GREEDY, TOPK_GROUP_LIMITED_GREEDY, TOPK_NOAUX_TC } topk_method;
 
+enum { MOST_EOS = 8 };
+
 typedef struct model_config {
     const struct arch *arch;
     int64_t num_hidden_layers, hidden_size, intermediate_size, vocab_size, max_position_embeddings;
@@ -37,8 +39,8 @@ typedef struct model_config {
     int64_t num_nextn_predict_layers;
     double rms_norm_eps, initializer_range;
     rope_config rope;
-    bool fp8, fp8_ue8m0; /* quantization_config: FP8 E4M3 with 128x128 blocks; power-of-two scales */
-    int64_t eos_ids[8];  /* of config.json; generation_config.json may say more */
+    bool fp8, fp8_ue8m0;       /* quantization_config: FP8 E4M3 with 128x128 blocks; power-of-two scales */
+    int64_t eos_ids[MOST_EOS]; /* of config.json; generation_config.json may say more */
     int n_eos;
     int64_t bos_id; /* -1: none */
 } model_config;
@@ -52,6 +54,10 @@ status config_open(model_config *out, const char *path, error *e);
 status config_read_common(model_config *c, const json_t *j, error *e);
 status config_read_gqa(model_config *c, const json_t *j, error *e);
 status config_read_deepseek(model_config *c, const json_t *j, error *e);
+
+/* "eos_token_id" of config.json or generation_config.json: an id, a list of them (the first MOST_EOS count), or none.
+ */
+status config_read_eos(const json_t *j, int64_t *ids, int *n, error *e);
 
 /* Size of one head's query and key, and the factor of the scores (YaRN's mscale^2 included). */
 int64_t config_qk_dim(const model_config *c);

@@ -36,8 +36,9 @@ typedef struct model {
 status model_open(model **out, const char *folder, error *e);
 void model_close(model *m);
 
-/* The first tensor of the files that holds NaN, with its place; NULL: none. Reads all weights: for error messages. */
-const weights_entry *model_find_nan(const model *m, int64_t *element);
+/* The first tensor of the files that holds NaN or infinity, with its place; NULL: none. Reads all weights: for error
+ * messages. */
+const weights_entry *model_find_not_finite(const model *m, int64_t *element);
 
 /* --- the weight table, walked ---------------------------------------------------------------------------------- */
 

@@ -63,7 +63,9 @@ void route_token(const model_config *m, float *s, const float *bias, unsigned ch
     float *choice = (float *)(void *)(scratch + (E + m->n_group + 63) / 64 * 64), *groups = choice + E;
     unsigned char *taken = scratch, *open = scratch + E;
     to_scores(m, s);
+    float all = 0;
     for (int64_t i = 0; i < E; i++) {
+        all += s[i];
         choice[i] = bias ? s[i] + bias[i] : s[i];
         taken[i] = m->n_group > 1;
     }
@@ -88,6 +90,7 @@ void route_token(const model_config *m, float *s, const float *bias, unsigned ch
     for (int64_t j = 0; j < k; j++) {
         if (m->norm_topk_prob) gate[j] /= sum + 1e-20f;
         gate[j] *= (float)m->routed_scaling_factor;
+        if (isnan(all)) gate[j] = NAN; /* no way round an expert with a NaN: it shall be seen in the logits */
     }
 }
 

@@ -52,14 +52,15 @@ static void see(const batch *b, const char *name, int64_t layer, const float *x,
     if (b->watch) b->watch->see(b->watch->arg, name, layer, x, width, b->n, width);
 }
 
-static status explain_nan(const model *m, error *e) {
-    int64_t element;
-    const weights_entry *t = model_find_nan(m, &element);
-    if (!t) return fail(e, ERR_FORMAT, "the logits are NaN: the weights are finite, but the sums overflow");
-    return fail(e, ERR_FORMAT, "%s: tensor \"%s\" holds NaN at element %lld", t->file, t->name, (long long)element);
+static status explain(const model *m, error *e) {
+    int64_t at;
+    const weights_entry *t = model_find_not_finite(m, &at);
+    if (!t) return fail(e, ERR_FORMAT, "the logits are not finite: the weights are, but the sums overflow");
+    return fail(e, ERR_FORMAT, "%s: tensor \"%s\" holds %s at element %lld", t->file, t->name,
+                isnan(dtype_load(t->t.type, t->t.data, at)) ? "NaN" : "infinity", (long long)at);
 }
 
-/* Final norm and head of the wanted rows. A NaN is an error here: everything behind it would be noise. */
+/* Final norm and head of the wanted rows. NaN and infinity are errors here: all that follows would be noise. */
 static status finish(const model *m, workspace *ws, const batch *b, const flow *x, const float *norm,
                      const tensor *head, error *e) {
     const int64_t hidden = m->cfg.hidden_size, vocab = m->cfg.vocab_size;
@@ -76,7 +77,7 @@ static status finish(const model *m, workspace *ws, const batch *b, const flow *
     op_linear(ws->q, &(product){.w = head, .x = last, .ldx = hidden, .y = b->logits, .ldy = vocab, .n = b->n_out}, 1);
     TRY(queue_failed(ws->q, e));
     for (int64_t i = 0; i < b->n_out * vocab; i++)
-        if (isnan(b->logits[i])) return explain_nan(m, e);
+        if (!isfinite(b->logits[i])) return explain(m, e);
     return OK;
 }
 

@@ -258,13 +258,13 @@ static status open_into(model *m, const char *folder, error *e) {
     return OK;
 }
 
-const weights_entry *model_find_nan(const model *m, int64_t *element) {
+const weights_entry *model_find_not_finite(const model *m, int64_t *element) {
     for (size_t i = 0; i < weights_count(m->file); i++) {
         const weights_entry *t = weights_at(m->file, i);
         if (t->t.type > DT_F64) continue; /* integers */
         int64_t n = tensor_count(&t->t);
         for (*element = 0; *element < n; ++*element)
-            if (isnan(dtype_load(t->t.type, t->t.data, *element))) return t;
+            if (!isfinite(dtype_load(t->t.type, t->t.data, *element))) return t;
     }
     return NULL;
 }

@@ -22,7 +22,7 @@
 enum {
     LIMIT_SOURCE = 512 << 10, /* bytes of a template; real ones have up to 40 KB */
     LIMIT_OUTPUT = 16 << 20,  /* bytes of one rendered text */
-    LIMIT_MEMORY = 256 << 20, /* bytes of values */
+    LIMIT_MEMORY = 128 << 20, /* bytes of values */
     LIMIT_STEPS = 20000000,   /* nodes visited plus elements and 16-byte pieces touched: a fraction of a second */
     LIMIT_NESTING = 200,      /* brackets and blocks within each other */
     LIMIT_DEPTH = 400,        /* evaluations within each other, macros included; values within values */

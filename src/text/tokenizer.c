@@ -17,7 +17,7 @@
 #include "text/bpe.h"
 #include "text/pretokenize.h"
 
-enum { MAX_FILE = 256 << 20, MAX_SMALL_FILE = 16 << 20, MAX_DEPTH = 8, MAX_AFFIX = 16 };
+enum { MAX_FILE = 64 << 20, MAX_SMALL_FILE = 16 << 20, MAX_DEPTH = 8, MAX_AFFIX = 16 };
 static const size_t max_text = (size_t)1 << 30; /* bpe.c counts bytes of a word in int32 */
 
 /* Ids put before or after every text. */

@@ -485,7 +485,7 @@ static void folders(void **state) {
     refused(&o, ERR_IO, "something");
     scratch_write(&d, "no-config/model.safetensors", "\2\0\0\0\0\0\0\0{}", 10);
     o = options(&d, "no-config", "out", CONVERT_BF16);
-    refused(&o, ERR_IO, "config.json");
+    refused(&o, ERR_FORMAT, "config.json");
     scratch_write(&d, "no-config/config.json", "{}", 2);
     refused(&o, ERR_FORMAT, "no tensors");
     scratch_raw(&d, "no-config/model.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",

@@ -81,7 +81,7 @@ static void shards(void **state) {
 static void bad_indexes(void **state) {
     (void)state;
     scratch d = scratch_open();
-    refused(d.dir, ERR_IO, "neither");
+    refused(d.dir, ERR_FORMAT, "neither");
     scratch_raw(&d, "s1.safetensors", "{\"a\":" T("U8", "[1]", 0, 1) ",\"u\":" T("U8", "[1]", 1, 2) "}", 2);
     scratch_raw(&d, "s2.safetensors", "{\"b\":" T("U8", "[1]", 0, 1) ",\"u\":" T("U8", "[1]", 1, 2) "}", 2);
     static const struct {
@@ -99,7 +99,7 @@ static void bad_indexes(void **state) {
         {"{\"a\":\"pytorch_model.bin\"}", "not a .safetensors file", ERR_UNSUPPORTED},
         {"{\"a\":\"s1\\u0000.safetensors\"}", "file name", ERR_FORMAT},
         {"{\"a\":\"s1.safetensors\",\"a\":\"s1.safetensors\"}", "duplicate", ERR_FORMAT},
-        {"{\"a\":\"s1.safetensors\",\"z\":\"s9.safetensors\"}", "s9.safetensors: cannot open", ERR_IO},
+        {"{\"a\":\"s1.safetensors\",\"z\":\"s9.safetensors\"}", "s9.safetensors: cannot open", ERR_FORMAT},
         {"{\"a\":\"s1.safetensors\",\"missing\":\"s1.safetensors\"}", "\"missing\": not in its shard \"s1.saf",
          ERR_FORMAT},
         {"{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\"}", "\"u\": in shards \"s1.safetensors\" and \"s2",

@@ -508,7 +508,7 @@ static void folders(void **state) {
     (void)state;
     tokenizer *t;
     error e = {0};
-    assert_int_equal(tokenizer_open(&t, "tests/data/no such folder", &e), ERR_IO);
+    assert_int_equal(tokenizer_open(&t, "tests/data/no such folder", &e), ERR_FORMAT);
     assert_non_null(strstr(e.text, "tokenizer.json"));
     char folder[] = "/tmp/hadal-test-XXXXXX";
     assert_non_null(mkdtemp(folder));

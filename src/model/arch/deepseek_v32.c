@@ -9,6 +9,9 @@ static status read_config(model_config *c, const json_t *j, error *e) {
     TRY(json_get_int(j, "index_n_heads", 0, 1, most, &c->index_n_heads, e));
     TRY(json_get_int(j, "index_head_dim", 0, 1, most, &c->index_head_dim, e));
     TRY(json_get_int(j, "index_topk", 0, 1, most, &c->index_topk, e));
+    if (c->index_n_heads * c->index_head_dim > most)
+        return fail(e, ERR_FORMAT, "index_n_heads %lld x index_head_dim %lld is more than %lld",
+                    (long long)c->index_n_heads, (long long)c->index_head_dim, (long long)most);
     if (!c->q_lora_rank) return fail(e, ERR_UNSUPPORTED, "the indexer reads the query latent: q_lora_rank is missing");
     if (c->index_head_dim < c->qk_rope_head_dim)
         return fail(e, ERR_FORMAT, "index_head_dim %lld is below qk_rope_head_dim %lld", (long long)c->index_head_dim,
