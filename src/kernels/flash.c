@@ -13,7 +13,7 @@ enum {
     CHUNK = 2 * KEY_BLOCK,  /* keys of a unit when the keys are split */
     JOIN_ROWS = 4,          /* rows of one joining task */
     PARTS_BYTES = 64 << 20, /* bound of the memory that holds partial results */
-    GATHER = 32,            /* keys that are gathered at a time */
+    GATHER = 64,            /* keys that are gathered at a time */
     ALIGN = 64
 };
 
@@ -45,13 +45,14 @@ typedef struct run {
     const attn_product *p;
     int64_t rows; /* of a unit of jobs that are not split: changes no bit of a result */
     const unit *units;
-    int64_t wave;        /* first unit of the parallel loop */
-    int64_t wave_blocks; /* and first row block */
-    char *work, *parts;
-    size_t work_bytes, part_bytes;
-    const unit *blocks; /* split jobs: every row block with all its keys */
+    char *work; /* per thread */
+    size_t work_bytes;
+    /* Split jobs. Their chunks run in waves, as many at a time as there is memory for parts. */
+    const unit *blocks; /* every row block with all its keys */
     float *joined;      /* [blocks][2][SPLIT_ROWS]: maximum and sum of what is joined already */
-    int64_t wave_end;
+    char *parts;        /* the states of the chunks of a wave */
+    size_t part_bytes;
+    int64_t wave, wave_end, wave_blocks; /* chunks of the wave, and its first row block */
 } run;
 
 /* Scratch memory of a thread, carved from one piece. */
@@ -147,8 +148,8 @@ static void take_keys(const attn_product *p, const flash_job *j, const space *w,
     }
 }
 
-/* Keys chosen by index that a single step meets: a few at a time are gathered, scored and turned into values while they
- * are in the first cache. */
+/* The same for keys chosen by index when there is a single step: a few at a time are gathered, scored and turned into
+ * values before they leave the cache. The step finds its scores done. */
 static void gather_keys(const attn_product *p, const flash_job *j, const space *w, int64_t key, int keys,
                         attn_step *a) {
     int64_t width = a->panels * PANEL;

@@ -58,22 +58,6 @@ static void scores_4x1(float *s, size_t ld, const uint16_t *k, size_t stride, co
     _tile_stored(3, (char *)s + 48 * ld, ld);
 }
 
-/* 32 keys, one panel */
-static void scores_2x1(float *s, size_t ld, const uint16_t *k, size_t stride, const uint16_t *panel, int64_t d) {
-    _tile_zero(0);
-    _tile_zero(1);
-    for (int64_t i = 0; i < d; i += 32) {
-        const char *at = (const char *)(k + i);
-        _tile_loadd(4, panel + i * PANEL, 64);
-        _tile_loadd(5, at, stride);
-        _tile_dpbf16ps(0, 5, 4);
-        _tile_loadd(6, at + 16 * stride, stride);
-        _tile_dpbf16ps(1, 6, 4);
-    }
-    _tile_stored(0, s, ld);
-    _tile_stored(1, (char *)s + 16 * ld, ld);
-}
-
 /* 32 keys, two panels */
 static void scores_2x2(float *s, size_t ld, const uint16_t *k, size_t stride, const uint16_t *panel, int64_t d) {
     _tile_zero(0);
@@ -138,7 +122,6 @@ static void tile_scores(float *s, const uint16_t *k, int64_t stride, int64_t n, 
     size_t ld = (size_t)width * sizeof *s, bytes = (size_t)stride * sizeof *k;
     int64_t r = 0;
     for (; panels == 1 && r + 64 <= n; r += 64) scores_4x1(s + r * width, ld, k + r * stride, bytes, panel, d);
-    for (; panels == 1 && r + 32 <= n; r += 32) scores_2x1(s + r * width, ld, k + r * stride, bytes, panel, d);
     for (; panels > 1 && r + 32 <= n; r += 32) {
         float *to = s + r * width;
         const uint16_t *at = k + r * stride;
