@@ -29,9 +29,11 @@ if [ -d tests/data/models ] && [ -x "$build/tests/gold/gold" ]; then
     ok "$(tail -1 "$log" | sed -n 's/^\([0-9]*\) passed.*/\1/p')" "$(tail -1 "$log" | sed -n 's/.* \([0-9]*\) failed.*/\1/p')"
 fi
 
-if sh tests/cli/run.sh "$build/hadal" > "$log" 2>&1; then echo "ok     command line ($(grep -c '^ok' "$log") tests)"; else grep -v '^ok' "$log"; fi
-grep -h '^SKIP' "$log"
-ok "$(grep -c '^ok' "$log")" "$(grep -c '^FAIL' "$log")"
+for cli in run bad_input; do
+    if sh tests/cli/$cli.sh "$build/hadal" > "$log" 2>&1; then echo "ok     command line, $cli ($(grep -c '^ok' "$log") tests)"; else grep -v '^ok' "$log"; fi
+    grep -h '^SKIP' "$log"
+    ok "$(grep -c '^ok' "$log")" "$(grep -c '^FAIL' "$log")"
+done
 
 for f in build/fuzz/tests/fuzz/fuzz_*; do
     [ -x "$f" ] && [ "$build" = build ] || continue

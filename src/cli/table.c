@@ -16,9 +16,25 @@ static unit unit_of(const char *key, unit outer) {
     return outer;
 }
 
+/* 671026419200 -> "671,026,419,200" */
+static void add_exact(str *out, json_int_t v) {
+    char digits[24];
+    int n = snprintf(digits, sizeof digits, "%lld", (long long)v);
+    for (int i = 0; i < n; i++) {
+        str_putc(out, digits[i]);
+        if ((n - i - 1) % 3 == 0 && i + 1 < n && digits[i] != '-') str_putc(out, ',');
+    }
+}
+
+/* Large integers exactly, with the round figure behind. */
 static void add_number(str *out, const json_t *v, unit u) {
     double d = json_number_value(v);
-    if (u == BYTES) human_bytes(out, d);
+    if (json_is_integer(v) && fabs(d) >= 1024 && (u == BYTES || u == COUNT)) {
+        add_exact(out, json_integer_value(v));
+        str_puts(out, " (");
+        (u == BYTES ? human_bytes : human_count)(out, d);
+        str_putc(out, ')');
+    } else if (u == BYTES) human_bytes(out, d);
     else if (u == COUNT && fabs(d) >= 1000) human_count(out, d);
     else if (json_is_integer(v)) str_addf(out, "%lld", (long long)json_integer_value(v));
     else if (u == SECONDS) str_addf(out, "%.3g s", d);
