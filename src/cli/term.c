@@ -83,10 +83,15 @@ void human_time(str *out, double seconds) {
     else str_addf(out, "%d:%02d", s / 60, s % 60);
 }
 
+static void items(str *out, double count) {
+    if (count < 1e6) str_addf(out, "%.0f", count);
+    else human_count(out, count);
+}
+
 static void draw(const progress *p, double now, uint64_t done, uint64_t total, const char *what) {
     double seconds = now - p->stage;
     double rate = seconds > 0 && done > p->first ? (double)(done - p->first) / seconds : 0;
-    void (*amount)(str *, double) = p->bytes ? human_bytes : human_count;
+    void (*amount)(str *, double) = p->bytes ? human_bytes : items;
     str s = {0};
     term_escape(&s, what, strlen(what));
     if (total) str_addf(&s, "  %d %%  ", (int)(100.0 * (double)done / (double)total));
