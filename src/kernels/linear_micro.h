@@ -101,6 +101,10 @@ typedef struct linear_micro {
     void (*panel[2][LINEAR_TYPES])(const panel_call *c);
     void (*block[2])(const block_call *c);
     void (*store)(const store_call *c);
+    /* For machine.c: reads all bytes (a multiple of 4096) with nothing to compute to speak of, and multiplies and adds
+     * in registers alone, returning how many operations that were. Both return or keep a number that nobody needs. */
+    float (*read)(const void *p, int64_t bytes);
+    double (*peak[2])(int64_t rounds, float *keep); /* [compute] */
 } linear_micro;
 
 void ref_linear(linear_micro *m);

@@ -69,6 +69,29 @@ static void block(const block_call *c) {
     _tile_release();
 }
 
+/* Multiplies and adds in tiles, for machine.c. */
+static double peak(int64_t rounds, float *keep) {
+    float sums[GROUP * GROUP];
+    configure();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(6);
+    for (int64_t r = 0; r < rounds; r++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_dpbf16ps(3, 4, 6);
+    }
+    _tile_stored(0, sums, 64);
+    _tile_release();
+    *keep += sums[0];
+    return (double)rounds * 4 * GROUP * GROUP * K_STEP * 2;
+}
+
 void amx_linear(linear_micro *m) {
     m->block[COMPUTE_BF16] = block;
+    m->peak[COMPUTE_BF16] = peak;
 }

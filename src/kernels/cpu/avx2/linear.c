@@ -5,6 +5,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+enum { FEW_R = 4 }; /* rows of w at once in few-row products */
+
 /* --- numbers ----------------------------------------------------------------------------------------------------- */
 
 INLINE __m256 widen_bf16(__m128i codes) {
@@ -72,11 +74,11 @@ INLINE float add_up(__m256 v) {
 /* --- few rows ---------------------------------------------------------------------------------------------------- */
 
 INLINE void few_columns(const few_call *c, dtype type, compute mode, const char *const *w, const float *const *scale,
-                        int64_t i, int64_t left, int R, int n, __m256 sum[8][OP_FEW_ROWS]) {
-    __m256 x[OP_FEW_ROWS];
+                        int64_t i, int64_t left, int t0, int R, int n, __m256 sum[FEW_R][4]) {
+    __m256 x[4];
     for (int t = 0; t < n; t++) {
-        if (mode == COMPUTE_F32) x[t] = load(DT_F32, (const float *)c->x + t * c->ldx, i, left);
-        else x[t] = load(DT_BF16, (const uint16_t *)c->x + t * c->ldx, i, 8); /* padded */
+        if (mode == COMPUTE_F32) x[t] = load(DT_F32, (const float *)c->x + (t0 + t) * c->ldx, i, left);
+        else x[t] = load(DT_BF16, (const uint16_t *)c->x + (t0 + t) * c->ldx, i, 8); /* padded */
     }
     for (int r = 0; r < R; r++) {
         __m256 v = load(type, w[r], i, left);
@@ -86,10 +88,10 @@ INLINE void few_columns(const few_call *c, dtype type, compute mode, const char 
     }
 }
 
-INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, int R, int n) {
-    __m256 sum[8][OP_FEW_ROWS];
-    const char *w[8];
-    const float *scale[8];
+INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, int t0, int R, int n) {
+    __m256 sum[FEW_R][4];
+    const char *w[FEW_R];
+    const float *scale[FEW_R];
     size_t size = dtype_size(type), bytes = (size_t)c->in * size;
     for (int r = 0; r < R; r++) {
         w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
@@ -100,30 +102,28 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
     for (; i + 8 <= c->in; i += 8) {
         if ((size_t)i * size % 64 == 0)
             for (int r = 0; r < R; r++) _mm_prefetch(w[r] + (size_t)R * bytes + (size_t)i * size, _MM_HINT_T1);
-        few_columns(c, type, mode, w, scale, i, 8, R, n, sum);
+        few_columns(c, type, mode, w, scale, i, 8, t0, R, n, sum);
     }
-    if (i < c->in) few_columns(c, type, mode, w, scale, i, c->in - i, R, n, sum);
+    if (i < c->in) few_columns(c, type, mode, w, scale, i, c->in - i, t0, R, n, sum);
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < n; t++) c->y[t * c->ldy + row + r] = add_up(sum[r][t]);
+        for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = add_up(sum[r][t]);
 }
 
-INLINE void few_n(const few_call *c, dtype type, compute mode, int R, int n) {
-    int64_t row = 0;
-    for (; row + R <= c->rows; row += R) few_rows(c, type, mode, row, R, n);
-    for (; row < c->rows; row++) few_rows(c, type, mode, row, 1, n);
+/* All rows of x, in parts of at most 4: what is read of w stays in the first cache meanwhile. */
+INLINE void few_all(const few_call *c, dtype type, compute mode, int64_t row, int R) {
+    int t = 0;
+    for (; t + 4 <= c->n; t += 4) few_rows(c, type, mode, row, t, R, 4);
+    if (t + 2 <= c->n) {
+        few_rows(c, type, mode, row, t, R, 2);
+        t += 2;
+    }
+    if (t < c->n) few_rows(c, type, mode, row, t, R, 1);
 }
 
 INLINE void few(const few_call *c, dtype type, compute mode) {
-    switch (c->n) {
-    case 1: few_n(c, type, mode, 8, 1); break;
-    case 2: few_n(c, type, mode, 4, 2); break;
-    case 3: few_n(c, type, mode, 2, 3); break;
-    case 4: few_n(c, type, mode, 2, 4); break;
-    case 5: few_n(c, type, mode, 1, 5); break;
-    case 6: few_n(c, type, mode, 1, 6); break;
-    case 7: few_n(c, type, mode, 1, 7); break;
-    default: few_n(c, type, mode, 1, 8); break;
-    }
+    int64_t row = 0;
+    for (; row + FEW_R <= c->rows; row += FEW_R) few_all(c, type, mode, row, FEW_R);
+    for (; row < c->rows; row++) few_all(c, type, mode, row, 1);
 }
 
 static void few_f32_f32(const few_call *c) {
@@ -321,6 +321,29 @@ static void block_bf16(const block_call *c) {
         for (int64_t g = 0; g < c->groups; g++) tile_bf16(c, row, g);
 }
 
+/* --- what the machine can do ------------------------------------------------------------------------------------- */
+
+static float read_all(const void *p, int64_t bytes) {
+    const char *at = p;
+    __m256 sum[8];
+    for (int j = 0; j < 8; j++) sum[j] = _mm256_setzero_ps();
+    for (int64_t i = 0; i < bytes; i += 256)
+        for (int j = 0; j < 8; j++)
+            sum[j] = _mm256_xor_ps(sum[j], _mm256_loadu_ps((const float *)(const void *)(at + i + 32 * j)));
+    for (int j = 1; j < 8; j++) sum[0] = _mm256_xor_ps(sum[0], sum[j]);
+    return add_up(sum[0]);
+}
+
+static double peak(int64_t rounds, float *keep) {
+    enum { SUMS = 10 };
+    __m256 sum[SUMS], a = _mm256_set1_ps(*keep);
+    for (int i = 0; i < SUMS; i++) sum[i] = _mm256_set1_ps((float)i);
+    for (int64_t r = 0; r < rounds; r++)
+        for (int i = 0; i < SUMS; i++) sum[i] = _mm256_fmadd_ps(sum[i], a, a);
+    for (int i = 0; i < SUMS; i++) *keep += add_up(sum[i]);
+    return (double)rounds * SUMS * 8 * 2;
+}
+
 void avx2_linear(linear_micro *m) {
     linear_micro portable = *m;
     *m = (linear_micro){
@@ -333,5 +356,7 @@ void avx2_linear(linear_micro *m) {
                   {panel_bf16_f32, panel_bf16_bf16, panel_bf16_f16, panel_bf16_e4m3}},
         .block = {block_f32, block_bf16},
         .store = portable.store,
+        .read = read_all,
+        .peak = {peak, peak},
     };
 }

@@ -2,9 +2,9 @@
 #include "kernels/cpu/avx512/simd.h"
 
 /* --- few rows ----------------------------------------------------------------------------------------------------
- * R rows of w meet n rows of x, 16 columns at a time. Every sum is one vector accumulator, whatever R and n are: so a
- * row's result does not depend on them. While these rows are read, the next ones are fetched into the second cache:
- * a hardware prefetcher alone stops at every page. */
+ * R rows of w meet n rows of x (from t0 on), 16 columns at a time. Every sum is one vector accumulator, whatever R and
+ * n are: so a row's result does not depend on them. While these rows are read, the next ones are fetched into the
+ * second cache: a hardware prefetcher alone stops at every page. */
 
 INLINE __m512 load_x(compute mode, const few_call *c, int t, int64_t i, __mmask16 m) {
     if (mode == COMPUTE_F32) return _mm512_maskz_loadu_ps(m, (const float *)c->x + t * c->ldx + i);
@@ -18,10 +18,10 @@ INLINE __m512 few_weights(dtype type, compute mode, const char *w, int64_t i, co
     return v;
 }
 
-INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, int R, int n) {
-    __m512 sum[8][OP_FEW_ROWS];
-    const char *w[8];
-    const float *scale[8];
+INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, int t0, int R, int n) {
+    __m512 sum[FEW_R][4];
+    const char *w[FEW_R];
+    const float *scale[FEW_R];
     size_t size = dtype_size(type), bytes = (size_t)c->in * size;
     for (int r = 0; r < R; r++) {
         w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
@@ -30,8 +30,8 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
     }
     for (int64_t i = 0; i < c->in; i += 16) {
         __mmask16 m = first16(c->in - i);
-        __m512 x[OP_FEW_ROWS];
-        for (int t = 0; t < n; t++) x[t] = load_x(mode, c, t, i, m);
+        __m512 x[4];
+        for (int t = 0; t < n; t++) x[t] = load_x(mode, c, t0 + t, i, m);
         for (int r = 0; r < R; r++) {
             __m512 v = few_weights(type, mode, w[r], i, scale[r], m);
             if (((size_t)i * size) % 64 == 0) _mm_prefetch(w[r] + (size_t)R * bytes + (size_t)i * size, _MM_HINT_T1);
@@ -39,26 +39,24 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
         }
     }
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < n; t++) c->y[t * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
+        for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
 }
 
-INLINE void few_n(const few_call *c, dtype type, compute mode, int R, int n) {
-    int64_t row = 0;
-    for (; row + R <= c->rows; row += R) few_rows(c, type, mode, row, R, n);
-    for (; row < c->rows; row++) few_rows(c, type, mode, row, 1, n);
+/* All rows of x, in parts of at most 4: what is read of w stays in the first cache meanwhile. */
+INLINE void few_all(const few_call *c, dtype type, compute mode, int64_t row, int R) {
+    int t = 0;
+    for (; t + 4 <= c->n; t += 4) few_rows(c, type, mode, row, t, R, 4);
+    if (t + 2 <= c->n) {
+        few_rows(c, type, mode, row, t, R, 2);
+        t += 2;
+    }
+    if (t < c->n) few_rows(c, type, mode, row, t, R, 1);
 }
 
 INLINE void few(const few_call *c, dtype type, compute mode) {
-    switch (c->n) {
-    case 1: few_n(c, type, mode, 8, 1); break;
-    case 2: few_n(c, type, mode, 8, 2); break;
-    case 3: few_n(c, type, mode, 4, 3); break;
-    case 4: few_n(c, type, mode, 4, 4); break;
-    case 5: few_n(c, type, mode, 4, 5); break;
-    case 6: few_n(c, type, mode, 2, 6); break;
-    case 7: few_n(c, type, mode, 2, 7); break;
-    default: few_n(c, type, mode, 2, 8); break;
-    }
+    int64_t row = 0;
+    for (; row + FEW_R <= c->rows; row += FEW_R) few_all(c, type, mode, row, FEW_R);
+    for (; row < c->rows; row++) few_all(c, type, mode, row, 1);
 }
 
 static void few_f32_f32(const few_call *c) {
@@ -343,6 +341,31 @@ static void block_bf16(const block_call *c) {
     }
 }
 
+/* --- what the machine can do ------------------------------------------------------------------------------------- */
+
+static float read_all(const void *p, int64_t bytes) {
+    const char *at = p;
+    __m512i sum[8];
+    for (int j = 0; j < 8; j++) sum[j] = _mm512_setzero_si512();
+    for (int64_t i = 0; i < bytes; i += 512)
+        for (int j = 0; j < 8; j++) {
+            _mm_prefetch(at + i + 64 * j + 16384, _MM_HINT_T1);
+            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512(at + i + 64 * j));
+        }
+    for (int j = 1; j < 8; j++) sum[0] = _mm512_xor_si512(sum[0], sum[j]);
+    return (float)_mm512_reduce_add_epi32(sum[0]);
+}
+
+static double peak(int64_t rounds, float *keep) {
+    enum { SUMS = 16 };
+    __m512 sum[SUMS], a = _mm512_set1_ps(*keep);
+    for (int i = 0; i < SUMS; i++) sum[i] = _mm512_set1_ps((float)i);
+    for (int64_t r = 0; r < rounds; r++)
+        for (int i = 0; i < SUMS; i++) sum[i] = _mm512_fmadd_ps(sum[i], a, a);
+    for (int i = 0; i < SUMS; i++) *keep += _mm512_reduce_add_ps(sum[i]);
+    return (double)rounds * SUMS * 16 * 2;
+}
+
 void avx512_linear(linear_micro *m) {
     *m = (linear_micro){
         .few_x = {few_x, few_x, few_x, few_x},
@@ -354,5 +377,7 @@ void avx512_linear(linear_micro *m) {
                   {panel_bf16_f32, panel_bf16_bf16, panel_bf16_f16, panel_bf16_e4m3}},
         .block = {block_f32, block_bf16},
         .store = store,
+        .read = read_all,
+        .peak = {peak, peak},
     };
 }

@@ -7,6 +7,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+enum { FEW_R = 4 }; /* rows of w at once in few-row products */
+
 /* The first n (at most 16, 32) lanes. */
 INLINE __mmask16 first16(int64_t n) {
     return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);

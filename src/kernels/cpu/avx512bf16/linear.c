@@ -85,11 +85,11 @@ INLINE __m512i pairs(dtype type, const char *w, int64_t i, int64_t left) {
                    load_weights(type, w, i + 16, left > 16 ? first16(left - 16) : 0));
 }
 
-INLINE void few_rows(const few_call *c, dtype type, int64_t row, int R, int n) {
-    __m512 sum[8][OP_FEW_ROWS];
-    const char *w[8];
+INLINE void few_rows(const few_call *c, dtype type, int64_t row, int t0, int R, int n) {
+    __m512 sum[FEW_R][4];
+    const char *w[FEW_R];
     size_t size = dtype_size(type), bytes = (size_t)c->in * size;
-    const uint16_t *x = c->x;
+    const uint16_t *x = (const uint16_t *)c->x + t0 * c->ldx;
     for (int r = 0; r < R; r++) {
         w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
         for (int t = 0; t < n; t++) sum[r][t] = _mm512_setzero_ps();
@@ -102,26 +102,24 @@ INLINE void few_rows(const few_call *c, dtype type, int64_t row, int R, int n) {
         }
     }
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < n; t++) c->y[t * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
+        for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
 }
 
-INLINE void few_n(const few_call *c, dtype type, int R, int n) {
-    int64_t row = 0;
-    for (; row + R <= c->rows; row += R) few_rows(c, type, row, R, n);
-    for (; row < c->rows; row++) few_rows(c, type, row, 1, n);
+/* All rows of x, in parts of at most 4: what is read of w stays in the first cache meanwhile. */
+INLINE void few_all(const few_call *c, dtype type, int64_t row, int R) {
+    int t = 0;
+    for (; t + 4 <= c->n; t += 4) few_rows(c, type, row, t, R, 4);
+    if (t + 2 <= c->n) {
+        few_rows(c, type, row, t, R, 2);
+        t += 2;
+    }
+    if (t < c->n) few_rows(c, type, row, t, R, 1);
 }
 
 INLINE void few(const few_call *c, dtype type) {
-    switch (c->n) {
-    case 1: few_n(c, type, 8, 1); break;
-    case 2: few_n(c, type, 8, 2); break;
-    case 3: few_n(c, type, 4, 3); break;
-    case 4: few_n(c, type, 4, 4); break;
-    case 5: few_n(c, type, 4, 5); break;
-    case 6: few_n(c, type, 4, 6); break;
-    case 7: few_n(c, type, 2, 7); break;
-    default: few_n(c, type, 2, 8); break;
-    }
+    int64_t row = 0;
+    for (; row + FEW_R <= c->rows; row += FEW_R) few_all(c, type, row, FEW_R);
+    for (; row < c->rows; row++) few_all(c, type, row, 1);
 }
 
 static void few_f32(const few_call *c) {
@@ -135,11 +133,11 @@ static void few_f16(const few_call *c) {
 }
 
 /* E4M3: sums of 128 columns times their scale. */
-INLINE void scaled_rows(const few_call *c, const e4m3_table *table, int64_t row, int R, int n) {
-    __m512 total[8][OP_FEW_ROWS];
-    const char *w[8];
-    const float *scale[8];
-    const uint16_t *x = c->x;
+INLINE void scaled_rows(const few_call *c, const e4m3_table *table, int64_t row, int t0, int R, int n) {
+    __m512 total[FEW_R][4];
+    const char *w[FEW_R];
+    const float *scale[FEW_R];
+    const uint16_t *x = (const uint16_t *)c->x + t0 * c->ldx;
     for (int r = 0; r < R; r++) {
         w[r] = (const char *)c->w + (row + r) * c->in;
         scale[r] = c->scale + (c->row + row + r) / FP8_BLOCK * c->scale_stride;
@@ -147,7 +145,7 @@ INLINE void scaled_rows(const few_call *c, const e4m3_table *table, int64_t row,
     }
     for (int64_t b = 0; b < c->in; b += FP8_BLOCK) {
         for (int r = 0; r < R; r++) {
-            __m512 sum[OP_FEW_ROWS], s = _mm512_set1_ps(scale[r][b / FP8_BLOCK]);
+            __m512 sum[4], s = _mm512_set1_ps(scale[r][b / FP8_BLOCK]);
             for (int t = 0; t < n; t++) sum[t] = _mm512_setzero_ps();
             for (int64_t i = b; i < b + FP8_BLOCK; i += 64) {
                 int64_t left = c->in - i;
@@ -165,27 +163,24 @@ INLINE void scaled_rows(const few_call *c, const e4m3_table *table, int64_t row,
         }
     }
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < n; t++) c->y[t * c->ldy + row + r] = _mm512_reduce_add_ps(total[r][t]);
+        for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(total[r][t]);
 }
 
-INLINE void scaled_n(const few_call *c, const e4m3_table *table, int R, int n) {
-    int64_t row = 0;
-    for (; row + R <= c->rows; row += R) scaled_rows(c, table, row, R, n);
-    for (; row < c->rows; row++) scaled_rows(c, table, row, 1, n);
+INLINE void scaled_all(const few_call *c, const e4m3_table *table, int64_t row, int R) {
+    int t = 0;
+    for (; t + 4 <= c->n; t += 4) scaled_rows(c, table, row, t, R, 4);
+    if (t + 2 <= c->n) {
+        scaled_rows(c, table, row, t, R, 2);
+        t += 2;
+    }
+    if (t < c->n) scaled_rows(c, table, row, t, R, 1);
 }
 
 static void few_e4m3(const few_call *c) {
     e4m3_table table = e4m3_bytes();
-    switch (c->n) {
-    case 1: scaled_n(c, &table, 8, 1); break;
-    case 2: scaled_n(c, &table, 4, 2); break;
-    case 3: scaled_n(c, &table, 4, 3); break;
-    case 4: scaled_n(c, &table, 4, 4); break;
-    case 5: scaled_n(c, &table, 2, 5); break;
-    case 6: scaled_n(c, &table, 2, 6); break;
-    case 7: scaled_n(c, &table, 2, 7); break;
-    default: scaled_n(c, &table, 2, 8); break;
-    }
+    int64_t row = 0;
+    for (; row + FEW_R <= c->rows; row += FEW_R) scaled_all(c, &table, row, FEW_R);
+    for (; row < c->rows; row++) scaled_all(c, &table, row, 1);
 }
 
 /* --- many rows --------------------------------------------------------------------------------------------------- */
@@ -270,6 +265,18 @@ static void block(const block_call *c) {
     }
 }
 
+/* Multiplies and adds in registers, for machine.c. */
+static double peak(int64_t rounds, float *keep) {
+    enum { SUMS = 16 };
+    __m512 sum[SUMS];
+    __m512i a = to_bf16(_mm512_set1_ps(*keep), _mm512_set1_ps(*keep));
+    for (int i = 0; i < SUMS; i++) sum[i] = _mm512_set1_ps((float)i);
+    for (int64_t r = 0; r < rounds; r++)
+        for (int i = 0; i < SUMS; i++) sum[i] = dot_pairs(sum[i], a, a);
+    for (int i = 0; i < SUMS; i++) *keep += _mm512_reduce_add_ps(sum[i]);
+    return (double)rounds * SUMS * 32 * 2;
+}
+
 void avx512bf16_linear(linear_micro *m) {
     m->few_x[DT_F32] = m->few_x[DT_BF16] = m->few_x[DT_F16] = few_x_plain;
     m->few_x[DT_E4M3] = few_x_split;
@@ -280,4 +287,5 @@ void avx512bf16_linear(linear_micro *m) {
     m->group_x[COMPUTE_BF16] = group_bf16;
     m->panel[COMPUTE_BF16][DT_E4M3] = panel_e4m3;
     m->block[COMPUTE_BF16] = block;
+    m->peak[COMPUTE_BF16] = peak;
 }

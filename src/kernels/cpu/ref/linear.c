@@ -208,6 +208,26 @@ static void store(const store_call *c) {
     }
 }
 
+/* --- what the machine can do ------------------------------------------------------------------------------------- */
+
+static float read_all(const void *p, int64_t bytes) {
+    const uint64_t *w = p;
+    uint64_t sum[8] = {0};
+    for (int64_t i = 0; i < bytes / 8; i += 8)
+        for (int j = 0; j < 8; j++) sum[j] += w[i + j];
+    return (float)(sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7]);
+}
+
+static double peak(int64_t rounds, float *keep) {
+    enum { SUMS = 32 };
+    float sum[SUMS], a = *keep;
+    for (int i = 0; i < SUMS; i++) sum[i] = (float)i;
+    for (int64_t r = 0; r < rounds; r++)
+        for (int i = 0; i < SUMS; i++) sum[i] = sum[i] * a + a;
+    for (int i = 0; i < SUMS; i++) *keep += sum[i];
+    return (double)rounds * SUMS * 2;
+}
+
 void ref_linear(linear_micro *m) {
     *m = (linear_micro){
         .few_x = {few_x, few_x, few_x, few_x},
@@ -219,5 +239,7 @@ void ref_linear(linear_micro *m) {
                   {panel_bf16_f32, panel_bf16_bf16, panel_bf16_f16, panel_bf16_e4m3}},
         .block = {block_f32, block_bf16},
         .store = store,
+        .read = read_all,
+        .peak = {peak, peak},
     };
 }
