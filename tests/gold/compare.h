@@ -13,6 +13,7 @@ typedef struct gold { /* one run of comparisons */
     FILE *out;
     int passed, failed, skipped;
     const char *scratch; /* a folder for files of our own */
+    double limit;        /* of F32 differences: GOLD_F32, or less for data that are known to be closer */
 } gold;
 
 /* One line: "ok   FILE ASPECT: text", "FAIL ..." ; gold_skip does not count. */
@@ -37,7 +38,7 @@ typedef struct gold_kl {
 gold_kl gold_kl_of(const float *golden, const float *ours, int64_t rows, int64_t v);
 
 /* Every golden tensor that `made` has too, one line for each group of names (logits, hidden, router ...): floats
- * within GOLD_F32 of the largest number and logits within GOLD_KL, integers equal; chosen experts are sorted first.
+ * within the limit and logits within GOLD_KL, integers equal; chosen experts are sorted first.
  * Nothing in common is a failure. */
 void gold_tensors(gold *g, const char *file, const char *aspect, const char *golden, const char *made);
 

@@ -55,7 +55,7 @@ int main(int argc, char **argv) {
         perror(scratch);
         return 2;
     }
-    gold g = {.out = stdout, .scratch = scratch};
+    gold g = {.out = stdout, .scratch = scratch, .limit = GOLD_F32};
     each_folder(&g, argv[1], "models", model_folder);
     gold_components(&g, argv[1]);
     each_folder(&g, argv[1], "tokenizers", gold_tokenizer);

@@ -228,7 +228,7 @@ static void steps_aspect(const model_case *c, compute k) {
     float *mixed = one && k == COMPUTE_F32 ? all_logits(c, g, p, 13, aspect) : NULL;
     if (one && mixed && golden) {
         double a = gold_relative(gold_gap_of(golden, one, count)), b = gold_relative(gold_gap_of(golden, mixed, count));
-        gold_say(c->g, a <= GOLD_F32 && b <= GOLD_F32, c->file, aspect,
+        gold_say(c->g, a <= c->g->limit && b <= c->g->limit, c->file, aspect,
                  "largest difference from the reference one by one %.2e, in pieces of 13 %.2e", a, b);
     }
     free(golden);
@@ -273,7 +273,7 @@ static void batch_aspect(const model_case *c, compute k) {
         kl = fmax(kl, gold_kl_of(alone[i]->logits, together[i]->logits, 1, v).max);
     }
     if (st == OK && k == COMPUTE_F32)
-        gold_say(c->g, worst <= GOLD_F32 && kl <= GOLD_KL, c->file, aspect,
+        gold_say(c->g, worst <= c->g->limit && kl <= GOLD_KL, c->file, aspect,
                  "%d unequal prompts at once against each alone: largest difference %.2e, KL %.2e", BATCH, worst, kl);
     /* the same caches from here on: the step's own difference alone */
     for (int i = 0; st == OK && i < BATCH; i++) {
