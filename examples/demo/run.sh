@@ -20,9 +20,9 @@ say "$hadal" run "$dir/fp8" -p "The deepest part of the sea" --max-tokens 48 --t
 
 step 'FP8 to BF16, as a Hugging Face folder'
 say "$hadal" convert "$dir/fp8" "$dir/bf16" --to bf16
-step 'Both must give the same logits'
+step 'Both give the same logits but for the rounding to BF16'
 say "$hadal" check "$dir/bf16" --write "$dir/golden.jsonl" -p "The deepest part of the sea is the hadal zone."
-say "$hadal" check "$dir/fp8" --golden "$dir/golden.jsonl" --max-kl 2e-4
+say "$hadal" check "$dir/fp8" --golden "$dir/golden.jsonl" --max-kl 0.01
 
 step 'How fast is it here?'
 say "$hadal" bench "$dir/bf16" --prompt 256 --generate 32

@@ -11,7 +11,7 @@ typedef enum unit { PLAIN, BYTES, COUNT, SECONDS } unit;
 /* What a number counts is in its name, or in the name of the object that holds it. */
 static unit unit_of(const char *key, unit outer) {
     if (strstr(key, "bytes") || strcmp(key, "memory") == 0) return BYTES;
-    if (strstr(key, "parameters") || strstr(key, "flop")) return COUNT;
+    if (strstr(key, "parameters")) return COUNT;
     if (strstr(key, "seconds")) return SECONDS;
     return outer;
 }
@@ -55,6 +55,25 @@ static void add_value(str *out, const json_t *v, unit u) {
         }
 }
 
+/* "read_gbs" -> "read GB/s": spaces for underscores, and units as they are written. */
+static void add_name(str *out, const char *key) {
+    static const char *const units[][2] = {
+        {"gbs", "GB/s"}, {"gib", "GiB"}, {"gflops", "GFLOP/s"}, {"tps", "tokens/s"}, {"kl", "KL"}};
+    for (const char *p = key; *p;) {
+        size_t n = strcspn(p, "_"), unit = 0;
+        while (unit < sizeof units / sizeof *units &&
+               (strlen(units[unit][0]) != n || memcmp(p, units[unit][0], n) != 0))
+            unit++;
+        if (unit < sizeof units / sizeof *units) str_puts(out, units[unit][1]);
+        else str_add(out, p, n);
+        p += n;
+        if (*p) {
+            str_putc(out, ' ');
+            p++;
+        }
+    }
+}
+
 enum { MOST_DEPTH = 8 };
 
 static void print_rows(const json_t *object, int depth, unit outer) {
@@ -66,7 +85,7 @@ static void print_rows(const json_t *object, int depth, unit outer) {
         unit u = unit_of(key, outer);
         bool inner = json_is_object(v) && depth < MOST_DEPTH;
         str_addf(&s, "%*s", 2 * depth, "");
-        for (const char *p = key; *p; p++) str_putc(&s, *p == '_' ? ' ' : *p);
+        add_name(&s, key);
         if (!inner) {
             str_addf(&s, "%*s", s.n < (size_t)(width + 2 * depth) ? width + 2 * depth - (int)s.n : 2, "");
             add_value(&s, v, u);
@@ -96,7 +115,7 @@ void print_row(const json_t *object) {
         size_t n = value.n > MOST ? MOST : value.n;
         while (n && n < value.n && ((unsigned char)value.p[n] & 0xc0) == 0x80) n--; /* whole characters */
         if (line.n) str_puts(&line, "  ");
-        for (const char *p = key; *p; p++) str_putc(&line, *p == '_' ? ' ' : *p);
+        add_name(&line, key);
         str_putc(&line, ' ');
         if (json_is_string(v)) str_putc(&line, '"');
         str_add(&line, value.p, n);
