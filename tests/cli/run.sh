@@ -1,9 +1,10 @@
 #!/bin/sh
 # The command line as its users meet it: sh tests/cli/run.sh HADAL [MODEL [MODEL_WITH_MTP]]
-# MODEL is a small folder with tokenizer and chat template (a "golden_logits.jsonl" beside it is used when it is there).
+# MODEL is a small folder with tokenizer and chat template. Logits of another implementation are expected beside it in
+# golden_logits.jsonl; without that file its own logits serve.
 # What needs a model that is missing is skipped, with a line that says so. Prints "ok NAME" or "FAIL NAME".
 hadal=$1
-model=${2:-${MODEL:-tests/data/models/v3/checkpoint}}
+model=${2:-${MODEL:-tests/data/models/v3_mtp/checkpoint}}
 mtp=${3:-${MODEL_MTP:-tests/data/models/v3_mtp/checkpoint}}
 commands='run chat info tokenize convert init check trace bench completion help version'
 t=$(mktemp -d) || exit 2
@@ -114,7 +115,7 @@ fi
 # ---- with a model ----
 
 if [ ! -f "$model/config.json" ]; then
-    echo "skip: no model at $model"
+    echo "SKIP no model at $model"
     [ $failed -eq 0 ]
     exit
 fi
@@ -182,18 +183,17 @@ verdict "convert" eval 'h 0 convert "$model" "$t/f32" --to f32 && h 0 info "$t/f
 verdict "convert onto a file" eval 'h 1 convert "$model" "$t/prompt" --to f32 && one_line'
 verdict "init" eval 'h 0 init "$model/config.json" "$t/random" --seed 3 && h 0 info "$t/random" --json && is_json'
 verdict "bench" eval 'h 0 bench "$model" --prompt 8 --generate 2 --repeat 1 --json && is_json'
-if [ -f "$golden" ]; then
-    verdict "check passes" eval 'h 0 check "$model" --golden "$golden" && tail -n 1 "$t/out" | grep -q "^pass"'
-    verdict "check --json" eval 'h 0 check "$model" --golden "$golden" --json && py "d[-1][\"pass\"] is True"'
-    verdict "check fails" eval 'h 1 check "$model" --golden "$golden" --max-kl 0 --compute bf16 && tail -n 1 "$t/out" | grep -q "^FAIL"'
-else
-    echo "skip: no $golden"
-fi
+verdict "check --write" eval 'h 0 check "$model" --write "$t/own.jsonl" -p "$prompt" -p "And another one" &&
+    [ "$(wc -l <"$t/own.jsonl")" -eq 2 ]'
+[ -f "$golden" ] || golden=$t/own.jsonl
+verdict "check passes" eval 'h 0 check "$model" --golden "$golden" && tail -n 1 "$t/out" | grep -q "^pass"'
+verdict "check --json" eval 'h 0 check "$model" --golden "$golden" --json && py "d[-1][\"pass\"] is True"'
+verdict "check fails" eval 'h 1 check "$model" --golden "$golden" --max-kl 0 --compute bf16 && tail -n 1 "$t/out" | grep -q "^FAIL"'
 if [ -f "$mtp/config.json" ]; then
     verdict "run --drafts, the same answer" eval 'h 0 run "$mtp" -p "$prompt" $greedy --drafts 1 --json && cp "$t/out" "$t/a" &&
         h 0 run "$mtp" -p "$prompt" $greedy --json && cat "$t/a" >>"$t/out" &&
         py "d[0][\"ids\"] == d[1][\"ids\"] and d[1][\"draft_proposed\"] > 0"'
 else
-    echo "skip: no model with MTP at $mtp"
+    echo "SKIP no model with MTP at $mtp"
 fi
 [ $failed -eq 0 ]
