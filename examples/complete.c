@@ -33,7 +33,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     if (!failed) failed = hadal_session_open(&session, model, 256, &e);
-    if (!failed) failed = hadal_tokenize(hadal_model_tokenizer(model), argv[2], length, HADAL_ADD_SPECIAL, &ids, &n, &e);
+    if (!failed)
+        failed = hadal_tokenize(hadal_model_tokenizer(model), argv[2], length, HADAL_ADD_SPECIAL, &ids, &n, &e);
     if (!failed) {
         hadal_sampling sampling;
         hadal_sampling_defaults(model, &sampling);
