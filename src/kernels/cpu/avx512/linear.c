@@ -269,13 +269,15 @@ INLINE void tile_f32(const block_call *c, fetcher *f, int64_t row, int64_t group
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++)
             sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
-    for (int64_t k = 0; k < c->k; k++) {
-        if (k % K_STEP == 0) fetch(f);
-        __m512 v[3];
-        for (int g = 0; g < G; g++) v[g] = _mm512_loadu_ps(x + g * c->x_group + k * GROUP);
-        for (int r = 0; r < R; r++) {
-            __m512 one = _mm512_set1_ps(w[r * c->ldw + k]);
-            for (int g = 0; g < G; g++) sum[r][g] = _mm512_fmadd_ps(one, v[g], sum[r][g]);
+    for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
+        fetch(f);
+        for (int64_t k = 0; k < K_STEP; k++) {
+            __m512 v[3];
+            for (int g = 0; g < G; g++) v[g] = _mm512_loadu_ps(x + g * c->x_group + k * GROUP);
+            for (int r = 0; r < R; r++) {
+                __m512 one = _mm512_set1_ps(w[r * c->ldw + k]);
+                for (int g = 0; g < G; g++) sum[r][g] = _mm512_fmadd_ps(one, v[g], sum[r][g]);
+            }
         }
     }
     for (int r = 0; r < R; r++)
@@ -298,46 +300,62 @@ INLINE void tile_bf16(const block_call *c, fetcher *f, int64_t row, int64_t grou
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++)
             sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
-    for (int64_t k = 0; k < c->k; k += 2) {
-        if (k % K_STEP == 0) fetch(f);
-        __m512 a[2], b[2];
-        for (int g = 0; g < G; g++) {
-            __m512i pairs = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
-            a[g] = even(pairs);
-            b[g] = odd(pairs);
-        }
-        for (int r = 0; r < R; r++) {
-            int32_t two;
-            memcpy(&two, w + r * c->ldw + k, 4);
-            __m512i pairs = _mm512_set1_epi32(two);
-            __m512 first = even(pairs), second = odd(pairs);
-            for (int g = 0; g < G; g++)
-                sum[r][g] = _mm512_fmadd_ps(second, b[g], _mm512_fmadd_ps(first, a[g], sum[r][g]));
+    for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
+        fetch(f);
+        for (int64_t k = 0; k < K_STEP; k += 2) {
+            __m512 a[2], b[2];
+            for (int g = 0; g < G; g++) {
+                __m512i pairs = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
+                a[g] = even(pairs);
+                b[g] = odd(pairs);
+            }
+            for (int r = 0; r < R; r++) {
+                int32_t two;
+                memcpy(&two, w + r * c->ldw + k, 4);
+                __m512i pairs = _mm512_set1_epi32(two);
+                __m512 first = even(pairs), second = odd(pairs);
+                for (int g = 0; g < G; g++)
+                    sum[r][g] = _mm512_fmadd_ps(second, b[g], _mm512_fmadd_ps(first, a[g], sum[r][g]));
+            }
         }
     }
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
 }
 
+static void part_f32(const block_call *c, fetcher *f) {
+    int64_t g = 0;
+    while (c->groups - g >= 5 || c->groups - g == 3) {
+        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, row, g, 8, 3);
+        g += 3;
+    }
+    for (; c->groups - g >= 2; g += 2)
+        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, row, g, 8, 2);
+    if (g < c->groups)
+        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, row, g, 8, 1);
+}
+
+static void part_bf16(const block_call *c, fetcher *f) {
+    int64_t g = 0;
+    for (; c->groups - g >= 2; g += 2)
+        for (int64_t row = 0; row < c->rows; row += 8) tile_bf16(c, f, row, g, 8, 2);
+    if (g < c->groups)
+        for (int64_t row = 0; row < c->rows; row += 8) tile_bf16(c, f, row, g, 8, 1);
+}
+
 static void block_f32(const block_call *c) {
     fetcher f = fetch_begin(&c->next, c->rows / 8 * ((c->groups + 2) / 3) * (c->k / K_STEP) + 1);
-    for (int64_t row = 0; row < c->rows; row += 8) {
-        int64_t g = 0;
-        while (c->groups - g >= 5 || c->groups - g == 3) {
-            tile_f32(c, &f, row, g, 8, 3);
-            g += 3;
-        }
-        for (; c->groups - g >= 2; g += 2) tile_f32(c, &f, row, g, 8, 2);
-        if (g < c->groups) tile_f32(c, &f, row, g, 8, 1);
+    for (int64_t k = 0; k < c->k; k += 128) {
+        block_call part = block_columns(c, k, 128, sizeof(float));
+        part_f32(&part, &f);
     }
 }
 
 static void block_bf16(const block_call *c) {
-    fetcher f = fetch_begin(&c->next, c->rows / 8 * ((c->groups + 2) / 3) * (c->k / K_STEP) + 1);
-    for (int64_t row = 0; row < c->rows; row += 8) {
-        int64_t g = 0;
-        for (; c->groups - g >= 2; g += 2) tile_bf16(c, &f, row, g, 8, 2);
-        if (g < c->groups) tile_bf16(c, &f, row, g, 8, 1);
+    fetcher f = fetch_begin(&c->next, c->rows / 8 * ((c->groups + 1) / 2) * (c->k / K_STEP) + 1);
+    for (int64_t k = 0; k < c->k; k += 256) {
+        block_call part = block_columns(c, k, 256, sizeof(uint16_t));
+        part_bf16(&part, &f);
     }
 }
 

@@ -79,6 +79,17 @@ INLINE void transpose16(__m512i r[16]) {
     }
 }
 
+/* Columns k .. of a block, at most `count`: so few that those of three groups stay in the first cache while all rows
+ * of the panel pass by. */
+INLINE block_call block_columns(const block_call *c, int64_t k, int64_t count, size_t size) {
+    block_call part = *c;
+    part.w = (const char *)c->w + (size_t)k * size;
+    part.x = (const char *)c->x + (size_t)(k * GROUP) * size;
+    part.k = c->k - k < count ? c->k - k : count;
+    part.first = c->first && k == 0;
+    return part;
+}
+
 /* Fetches what comes next into the second cache, evenly spread over a block's work: line by line between products. */
 typedef struct fetcher {
     region r;

@@ -233,35 +233,40 @@ INLINE void tile(const block_call *c, fetcher *f, int64_t row, int64_t group, in
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++)
             sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
-    for (int64_t k = 0; k < c->k; k += 2) {
-        if (k % K_STEP == 0) fetch(f);
-        __m512i v[3];
-        for (int g = 0; g < G; g++) v[g] = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
-        for (int r = 0; r < R; r++) {
-            int32_t two;
-            memcpy(&two, w + r * c->ldw + k, 4);
-            __m512i pair = _mm512_set1_epi32(two);
-            for (int g = 0; g < G; g++) sum[r][g] = dot_pairs(sum[r][g], pair, v[g]);
+    for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
+        fetch(f);
+        for (int64_t k = 0; k < K_STEP; k += 2) {
+            __m512i v[3];
+            for (int g = 0; g < G; g++) v[g] = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
+            for (int r = 0; r < R; r++) {
+                int32_t two;
+                memcpy(&two, w + r * c->ldw + k, 4);
+                __m512i pair = _mm512_set1_epi32(two);
+                for (int g = 0; g < G; g++) sum[r][g] = dot_pairs(sum[r][g], pair, v[g]);
+            }
         }
     }
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
 }
 
+static void block_part(const block_call *c, fetcher *f) {
+    int64_t g = 0;
+    while (c->groups - g >= 5 || c->groups - g == 3) {
+        for (int64_t row = 0; row < c->rows; row += 8) tile(c, f, row, g, 8, 3);
+        g += 3;
+    }
+    for (; c->groups - g >= 2; g += 2)
+        for (int64_t row = 0; row < c->rows; row += 8) tile(c, f, row, g, 8, 2);
+    if (g < c->groups)
+        for (int64_t row = 0; row < c->rows; row += 16) tile(c, f, row, g, 16, 1);
+}
+
 static void block(const block_call *c) {
     fetcher f = fetch_begin(&c->next, c->rows / 8 * ((c->groups + 2) / 3) * (c->k / K_STEP) + 1);
-    for (int64_t row = 0; row < c->rows; row += 16) {
-        int64_t g = 0;
-        while (c->groups - g >= 5 || c->groups - g == 3) {
-            tile(c, &f, row, g, 8, 3);
-            tile(c, &f, row + 8, g, 8, 3);
-            g += 3;
-        }
-        for (; c->groups - g >= 2; g += 2) {
-            tile(c, &f, row, g, 8, 2);
-            tile(c, &f, row + 8, g, 8, 2);
-        }
-        if (g < c->groups) tile(c, &f, row, g, 16, 1);
+    for (int64_t k = 0; k < c->k; k += 256) {
+        block_call part = block_columns(c, k, 256, sizeof(uint16_t));
+        block_part(&part, &f);
     }
 }
 
