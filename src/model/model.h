@@ -59,7 +59,8 @@ status model_each_weight(const model_config *c, status (*f)(void *arg, const wei
 
 typedef struct model_counts {
     int64_t parameters; /* main model, correction biases included */
-    int64_t active;     /* of them multiplied for one token: all but the input embedding and the experts not chosen */
+    int64_t active;     /* of them multiplied for one token: all but the input embedding, the experts not
+                           chosen and the router's correction bias */
     int64_t mtp;        /* of the MTP layers, without their copies of embedding and head */
     int64_t routed;     /* of `parameters`, in routed experts */
     int64_t tensors;    /* in the files of such a model, MTP layers and FP8 scales included */

@@ -106,6 +106,7 @@ static status count(void *arg, const weight_item *w) {
     k->out->parameters += n;
     if (w->expert >= 0) k->out->routed += n;
     if (w->slot->flags & W_EMBEDDING && !k->c->tie_word_embeddings) return OK;
+    if (w->slot->flags & W_F32) return OK; /* the correction bias takes part in choices, not in products */
     if (w->expert < k->c->num_experts_per_tok) k->out->active += n; /* every expert of a layer has the same size */
     return OK;
 }
