@@ -8,7 +8,7 @@ WARN    := -Wall -Wextra -Wpedantic
 OPT     ?= -O2 -g
 CFLAGS  ?= $(OPT)
 override CFLAGS += -std=c11 -D_DEFAULT_SOURCE -fPIC -fno-math-errno $(WARN) -Iinclude -Isrc -MMD -MP
-LDLIBS  := -ljansson -lpcre2-8 -lutf8proc -ldnnl -lreadline -lm -lpthread
+LDLIBS  := -ljansson -lpcre2-8 -lutf8proc -lm -lpthread
 
 # make test SAN=1: address and undefined-behaviour sanitizers, in a build folder of their own
 ifdef SAN
@@ -54,11 +54,10 @@ $(BUILD)/libhadal.so: $(BUILD)/libhadal.a
 
 # The library shows nothing of base/, so the program brings its own copy.
 $(BUILD)/hadal: $(CLIOBJ) $(filter $(BUILD)/src/base/%,$(LIBOBJ)) $(BUILD)/libhadal.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lreadline
 
 # --- tests: one program per tests/*/test_*.c; what several share lies beside them as other .c files ----------------
-SHARED  := $(filter-out tests/fuzz/% tests/gold/gold.c,$(filter-out tests/%/test_%,$(sort $(wildcard tests/*/*.c))))
-SHARED  := $(foreach f,$(SHARED),$(if $(findstring /test_,$(f)),,$(f)))
+SHARED  := $(filter-out tests/fuzz/% tests/gold/gold.c $(wildcard tests/*/test_*.c),$(sort $(wildcard tests/*/*.c)))
 TESTOBJ := $(SHARED:%.c=$(BUILD)/%.o)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/internal.a
@@ -115,7 +114,7 @@ install: all
 	install -m 755 $(BUILD)/libhadal.so $(DEST)/lib/libhadal.so.0
 	ln -sf libhadal.so.0 $(DEST)/lib/libhadal.so
 	install -m 644 include/hadal.h $(DEST)/include/
-	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBS@|$(filter-out -lreadline,$(LDLIBS))|' tools/hadal.pc.in > $(DEST)/lib/pkgconfig/hadal.pc
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBS@|$(LDLIBS)|' tools/hadal.pc.in > $(DEST)/lib/pkgconfig/hadal.pc
 	$(BUILD)/hadal completion > $(DEST)/share/bash-completion/completions/hadal
 
 clean:
