@@ -10,7 +10,7 @@ hadal, top = os.path.abspath(sys.argv[1]), sys.argv[2]
 here = os.path.dirname(os.path.abspath(__file__))
 demo = os.path.join(here, "..", "..", "examples", "demo", "model")
 sanitized = b"__asan_init" in open(hadal, "rb").read()
-MEMORY = 200 << 20
+MEMORY, SECONDS = 200 << 20, 120 if sanitized else 20
 failed = 0
 
 
@@ -22,7 +22,7 @@ class Result:
 
 
 def launch(program, args, how):
-    """The exit code ("endless" after 20 seconds) and the peak memory in bytes."""
+    """The exit code ("endless" when the time is over) and the peak memory in bytes."""
     files = [open(os.path.join(top, n), m) for n, m in (("in", "rb"), ("out", "wb"), ("err", "wb"))]
     before = {"": None, "nobody": lambda: os.setuid(65534),
               "small files": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))}[how]
@@ -31,7 +31,7 @@ def launch(program, args, how):
     finally:
         for f in files:
             f.close()
-    end = time.time() + 20
+    end = time.time() + SECONDS
     while time.time() < end:
         pid, state, usage = os.wait4(p.pid, os.WNOHANG)
         if pid:
@@ -642,6 +642,8 @@ def templates():
         "an include": "{% include '/etc/passwd' %}", "attributes of Python": "{{ ''.__class__.__mro__ }}{{ nonsense() }}",
         "15 MB of text that ends in nonsense": "x" * (15 << 20) + "{{", "15 MB of tags": "{{1}}" * (3 << 20) + "{{",
     }.items():
+        if sanitized and name == "a replace that grows":
+            continue  # the sanitizer's memmem looks at all that is left of the text for every hit
         f = changed("tokenizer_config.json", lambda j: j.__setitem__("chat_template", template))
         allowed = (0, 2) if name.startswith(("a namespace that", "10^4 ifs", "10^5 minus", "10^5 times", "a centered", "a format",
                                              "a large power", "a huge integer", "a list that holds")) else (2,)
