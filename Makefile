@@ -51,6 +51,7 @@ $(BUILD)/libhadal.a: $(LIBOBJ)
 
 $(BUILD)/libhadal.so: $(BUILD)/libhadal.a
 	$(CC) -shared -Wl,-soname,libhadal.so.0 $(LDFLAGS) -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive $(LDLIBS)
+	ln -sf libhadal.so $@.0
 
 # The library shows nothing of base/, so the program brings its own copy.
 $(BUILD)/hadal: $(CLIOBJ) $(filter $(BUILD)/src/base/%,$(LIBOBJ)) $(BUILD)/libhadal.a

@@ -213,7 +213,7 @@ static void damaged(void **state) {
     assert_int_equal(check(t, NULL, &nothing, &j, &lines, &e), ERR_FORMAT);
     str_free(&nothing);
     str out = {0};
-    assert_int_equal(logit_kl_check(t->f32, NULL, "tests/no such file", 1, NULL, NULL, &out, &e), ERR_IO);
+    assert_int_equal(logit_kl_check(t->f32, NULL, "tests/no such file", 1, NULL, NULL, &out, &e), ERR_FORMAT);
     free(rows);
     printf("  %zu damaged lines\n", sizeof bad / sizeof *bad + 1);
 }

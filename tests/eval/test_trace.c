@@ -204,7 +204,7 @@ static void cancelled(void **state) {
     assert_int_equal(trace_run(t->f32, TINY "golden.safetensors", out, NULL, stop, &calls, &e), ERR_CANCELLED);
     assert_int_equal(calls, 2);
     assert_false(file_exists(out));
-    assert_int_equal(trace_run(t->f32, "tests/no such file", out, NULL, NULL, NULL, &e), ERR_IO);
+    assert_int_equal(trace_run(t->f32, "tests/no such file", out, NULL, NULL, NULL, &e), ERR_FORMAT);
     assert_int_equal(trace_run(t->f32, TINY "golden.safetensors", nowhere, NULL, NULL, NULL, &e), ERR_IO);
     free(out);
     free(nowhere);
