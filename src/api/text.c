@@ -56,17 +56,17 @@ static status read_generation_config(folder_text *f, const json_t *j, error *e) 
 }
 
 static status read_folder(folder_text *f, const char *folder, error *e) {
-    json_t *config = NULL, *generation = NULL;
+    json_t *config = NULL, *defaults = NULL;
     f->sampling = (sampling){.top_p = 1, .repetition_penalty = 1};
     status s = read_optional(&config, folder, "config.json", e);
-    if (s == OK) s = read_optional(&generation, folder, "generation_config.json", e);
-    if (s == OK && generation && (s = read_generation_config(f, generation, e)) != OK)
+    if (s == OK) s = read_optional(&defaults, folder, "generation_config.json", e);
+    if (s == OK && defaults && (s = read_generation_config(f, defaults, e)) != OK)
         wrap(e, "%s/generation_config.json", folder);
     const char *type = json_string_value(json_object_get(config, "model_type"));
     if (s == OK && !(f->model_type = strdup(type ? type : ""))) s = fail(e, ERR_NOMEM, "memory is out");
     if (s == OK && config && (s = add_all_eos(f, config, e)) != OK) wrap(e, "%s/config.json", folder);
     json_decref(config);
-    json_decref(generation);
+    json_decref(defaults);
     char *path = s == OK ? path_join(folder, "tokenizer.json") : NULL;
     if (path && file_exists(path)) s = tokenizer_open(&f->tokenizer.t, folder, e);
     free(path);

@@ -60,11 +60,9 @@ static void add_name(str *out, const char *key) {
     static const char *const units[][2] = {
         {"gbs", "GB/s"}, {"gib", "GiB"}, {"gflops", "GFLOP/s"}, {"tps", "tokens/s"}, {"kl", "KL"}};
     for (const char *p = key; *p;) {
-        size_t n = strcspn(p, "_"), unit = 0;
-        while (unit < sizeof units / sizeof *units &&
-               (strlen(units[unit][0]) != n || memcmp(p, units[unit][0], n) != 0))
-            unit++;
-        if (unit < sizeof units / sizeof *units) str_puts(out, units[unit][1]);
+        size_t n = strcspn(p, "_"), i = 0;
+        while (i < sizeof units / sizeof *units && (strlen(units[i][0]) != n || memcmp(p, units[i][0], n) != 0)) i++;
+        if (i < sizeof units / sizeof *units) str_puts(out, units[i][1]);
         else str_add(out, p, n);
         p += n;
         if (*p) {
