@@ -245,7 +245,7 @@ static void do_stats(chat *c, const char *arg) {
     (void)arg;
     str s = {0};
     human_bytes(&s, (double)hadal_session_cache_bytes(c->session));
-    printf("%zu messages, %d of %d tokens in the cache (%s); %llu answers of %d tokens in all, %.1f s; kernels %s\n",
+    printf("%zu messages, %d of %d tokens in the cache (%s); answers: %llu of %d tokens in all, %.1f s; kernels %s\n",
            json_array_size(c->messages), hadal_session_length(c->session), c->context, s.p ? s.p : "",
            (unsigned long long)c->answers, c->total_tokens, c->total_seconds, hadal_model_kernels(c->model));
     str_free(&s);
