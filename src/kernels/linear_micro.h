@@ -20,6 +20,11 @@ enum {
     FEW_PAD = 128               /* columns of rounded x of few-row products, with zeros behind */
 };
 
+/* dtype_size of the types of weights; known to the compiler where the type is. */
+static inline size_t weight_size(dtype t) {
+    return t == DT_F32 ? 4 : t == DT_E4M3 ? 1 : 2;
+}
+
 /* `rows` rows of w (from row `row` of its block grid on) times n <= OP_FEW_ROWS rows of x. */
 typedef struct few_call {
     const void *w; /* [rows][in] */

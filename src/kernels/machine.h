@@ -13,7 +13,7 @@ typedef struct machine_result {
     double bf16_gflops; /* the same of BF16 products: tiles, vdpbf16ps, or F32 where there is neither */
 } machine_result;
 
-/* Takes about a second. name: a level as in queue_open. */
+/* Takes about a second (more where the system is slow to find the memory). name: a level as in queue_open. */
 status machine_measure(int threads, const char *name, machine_result *out, error *e);
 
 #endif

@@ -42,7 +42,7 @@ INLINE __m128i bf16_codes(__m256 v) {
 
 /* Elements i .. i + 7 of a row as F32; zeros from `left` on. */
 INLINE __m256 load(dtype type, const void *row, int64_t i, int64_t left) {
-    size_t size = type == DT_F32 ? 4 : type == DT_E4M3 ? 1 : 2;
+    size_t size = weight_size(type);
     const char *p = (const char *)row + (size_t)i * size;
     char part[32] = {0};
     if (left < 8) {
@@ -92,7 +92,7 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
     __m256 sum[FEW_R][4];
     const char *w[FEW_R];
     const float *scale[FEW_R];
-    size_t size = dtype_size(type), bytes = (size_t)c->in * size;
+    size_t size = weight_size(type), bytes = (size_t)c->in * size;
     for (int r = 0; r < R; r++) {
         w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
         scale[r] = type == DT_E4M3 ? c->scale + (c->row + row + r) / FP8_BLOCK * c->scale_stride : NULL;
@@ -160,7 +160,7 @@ static void few_x(uint16_t *to, const float *x, int64_t in) {
 /* --- transposed: 16 columns of w and T rows of x ----------------------------------------------------------------- */
 
 INLINE __m256 transposed_weights(const transposed_call *c, dtype type, bool round, int64_t o, int64_t i, int64_t left) {
-    const char *w = (const char *)c->w + (size_t)(o * c->in) * dtype_size(type);
+    const char *w = (const char *)c->w + (size_t)(o * c->in) * weight_size(type);
     if (left <= 0) return _mm256_setzero_ps();
     __m256 v = load(type, w, i, left);
     if (type == DT_E4M3) {
@@ -222,7 +222,7 @@ INLINE void panel(const panel_call *c, dtype type, compute mode) {
     int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
     for (int64_t r = 0; r < rows; r++) {
         bool real = r < c->rows;
-        const char *w = (const char *)c->w + (size_t)((real ? r : 0) * c->in) * dtype_size(type);
+        const char *w = (const char *)c->w + (size_t)((real ? r : 0) * c->in) * weight_size(type);
         const float *scale = c->scale + (real ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
         for (int64_t i = 0; i < k; i += 8) {
             int64_t left = real ? c->k - i : 0;

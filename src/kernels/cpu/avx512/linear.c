@@ -22,7 +22,7 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
     __m512 sum[FEW_R][4];
     const char *w[FEW_R];
     const float *scale[FEW_R];
-    size_t size = dtype_size(type), bytes = (size_t)c->in * size;
+    size_t size = weight_size(type), bytes = (size_t)c->in * size;
     for (int r = 0; r < R; r++) {
         w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
         scale[r] = type == DT_E4M3 ? c->scale + (c->row + row + r) / FP8_BLOCK * c->scale_stride : NULL;
@@ -96,7 +96,7 @@ static void few_x(uint16_t *to, const float *x, int64_t in) {
  * 32 columns of w and T rows of x at a time: the sums stay in registers, a row of w is two vectors. */
 
 INLINE __m512 transposed_weights(const transposed_call *c, dtype type, bool round, int64_t o, int64_t i, __mmask16 m) {
-    const char *w = (const char *)c->w + (size_t)(o * c->in) * dtype_size(type);
+    const char *w = (const char *)c->w + (size_t)(o * c->in) * weight_size(type);
     __m512 v = load_weights(type, w, i, m);
     if (type == DT_E4M3) {
         const float *scale = c->scale + (c->row + o) / FP8_BLOCK * c->scale_stride + i / FP8_BLOCK;
@@ -105,26 +105,37 @@ INLINE __m512 transposed_weights(const transposed_call *c, dtype type, bool roun
     return round && type != DT_BF16 ? widen_bf16(round_bf16(v)) : v;
 }
 
-INLINE void transposed_tokens(const transposed_call *c, dtype type, bool round, int64_t t, int T) {
-    for (int64_t i = 0; i < c->columns; i += 32) {
-        __mmask16 m0 = first16(c->columns - i), m1 = c->columns - i > 16 ? first16(c->columns - i - 16) : 0;
-        __m512 sum[8][2];
-        for (int j = 0; j < T; j++) sum[j][0] = sum[j][1] = _mm512_setzero_ps();
-        for (int64_t o = 0; o < c->out; o++) {
-            __m512 w0 = transposed_weights(c, type, round, o, c->first + i, m0);
-            __m512 w1 = m1 ? transposed_weights(c, type, round, o, c->first + i + 16, m1) : _mm512_setzero_ps();
-            for (int j = 0; j < T; j++) {
-                __m512 x = _mm512_set1_ps(c->x[(t + j) * c->ldx + o]);
-                sum[j][0] = _mm512_fmadd_ps(w0, x, sum[j][0]);
-                sum[j][1] = _mm512_fmadd_ps(w1, x, sum[j][1]);
-            }
-        }
+/* Columns i .. of the call, m0 and m1 of them. */
+INLINE void transposed_part(const transposed_call *c, dtype type, bool round, int64_t t, int T, int64_t i, __mmask16 m0,
+                            __mmask16 m1) {
+    const float *x = c->x + t * c->ldx;
+    int64_t ldx = c->ldx, out = c->out;
+    __m512 sum[8][2];
+    for (int j = 0; j < T; j++) sum[j][0] = sum[j][1] = _mm512_setzero_ps();
+    size_t row_bytes = (size_t)c->in * weight_size(type);
+    const char *ahead = (const char *)c->w + 16 * row_bytes + (size_t)(c->first + i) * weight_size(type);
+    for (int64_t o = 0; o < out; o++, x++, ahead += row_bytes) {
+        _mm_prefetch(ahead, _MM_HINT_T0); /* rows are too far apart for a hardware prefetcher */
+        __m512 w0 = transposed_weights(c, type, round, o, c->first + i, m0);
+        __m512 w1 = m1 ? transposed_weights(c, type, round, o, c->first + i + 16, m1) : _mm512_setzero_ps();
         for (int j = 0; j < T; j++) {
-            float *y = c->y + (t + j) * c->ldy + i;
-            _mm512_mask_storeu_ps(y, m0, sum[j][0]);
-            _mm512_mask_storeu_ps(y + 16, m1, sum[j][1]);
+            __m512 v = _mm512_set1_ps(x[j * ldx]);
+            sum[j][0] = _mm512_fmadd_ps(w0, v, sum[j][0]);
+            sum[j][1] = _mm512_fmadd_ps(w1, v, sum[j][1]);
         }
     }
+    for (int j = 0; j < T; j++) {
+        float *y = c->y + (t + j) * c->ldy + i;
+        _mm512_mask_storeu_ps(y, m0, sum[j][0]);
+        _mm512_mask_storeu_ps(y + 16, m1, sum[j][1]);
+    }
+}
+
+INLINE void transposed_tokens(const transposed_call *c, dtype type, bool round, int64_t t, int T) {
+    int64_t i = 0;
+    for (; i + 32 <= c->columns; i += 32) transposed_part(c, type, round, t, T, i, 0xffff, 0xffff);
+    int64_t left = c->columns - i;
+    if (left > 0) transposed_part(c, type, round, t, T, i, first16(left), left > 16 ? first16(left - 16) : 0);
 }
 
 INLINE void transposed_all(const transposed_call *c, dtype type, bool round) {
@@ -187,7 +198,7 @@ INLINE void panel(const panel_call *c, dtype type, compute mode) {
     int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
     for (int64_t r = 0; r < rows; r++) {
         bool real = r < c->rows;
-        const char *w = (const char *)c->w + (size_t)((real ? r : 0) * c->in) * dtype_size(type);
+        const char *w = (const char *)c->w + (size_t)((real ? r : 0) * c->in) * weight_size(type);
         const float *scale = c->scale + (real ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
         for (int64_t i = 0; i < k; i += 16) {
             __mmask16 m = real && i < c->k ? first16(c->k - i) : 0;

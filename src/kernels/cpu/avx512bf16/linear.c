@@ -85,22 +85,29 @@ INLINE __m512i pairs(dtype type, const char *w, int64_t i, int64_t left) {
                    load_weights(type, w, i + 16, left > 16 ? first16(left - 16) : 0));
 }
 
+INLINE void few_columns(dtype type, const char *const *w, const uint16_t *x, int64_t ldx, size_t row_bytes, int64_t i,
+                        int64_t left, int R, int n, __m512 sum[FEW_R][4]) {
+    __m512i v[4];
+    for (int t = 0; t < n; t++) v[t] = _mm512_loadu_si512(x + t * ldx + i);
+    for (int r = 0; r < R; r++) {
+        __m512i p = pairs(type, w[r], i, left);
+        _mm_prefetch(w[r] + (size_t)R * row_bytes + (size_t)i * weight_size(type), _MM_HINT_T1);
+        for (int t = 0; t < n; t++) sum[r][t] = dot_pairs(sum[r][t], p, v[t]);
+    }
+}
+
 INLINE void few_rows(const few_call *c, dtype type, int64_t row, int t0, int R, int n) {
     __m512 sum[FEW_R][4];
     const char *w[FEW_R];
-    size_t size = dtype_size(type), bytes = (size_t)c->in * size;
+    size_t size = weight_size(type), bytes = (size_t)c->in * size;
     const uint16_t *x = (const uint16_t *)c->x + t0 * c->ldx;
     for (int r = 0; r < R; r++) {
         w[r] = (const char *)c->w + (size_t)(row + r) * bytes;
         for (int t = 0; t < n; t++) sum[r][t] = _mm512_setzero_ps();
     }
-    for (int64_t i = 0; i < c->in; i += 32) {
-        for (int r = 0; r < R; r++) {
-            __m512i v = pairs(type, w[r], i, c->in - i);
-            _mm_prefetch(w[r] + (size_t)R * bytes + (size_t)i * size, _MM_HINT_T1);
-            for (int t = 0; t < n; t++) sum[r][t] = dot_pairs(sum[r][t], v, _mm512_loadu_si512(x + t * c->ldx + i));
-        }
-    }
+    int64_t i = 0;
+    for (; i + 32 <= c->in; i += 32) few_columns(type, w, x, c->ldx, bytes, i, 32, R, n, sum);
+    if (i < c->in) few_columns(type, w, x, c->ldx, bytes, i, c->in - i, R, n, sum);
     for (int r = 0; r < R; r++)
         for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
 }
