@@ -3,7 +3,7 @@
  * A product is cut into tasks, and every number of the result is summed by one task in an order that its columns alone
  * decide: so results depend neither on threads nor on tiles. Before that, a first loop lays out or rounds the inputs;
  * products that share an input share that. Three kinds (see linear_micro.h):
- *   few         a task is some rows of w, about 64 KiB of them, times all rows of x;
+ *   few         a task is some rows of w, up to 256 KiB of them, times all rows of x;
  *   many        a task is up to 256 rows of w times up to 512 tokens, so that its sums and a block of columns of its
  *               tokens stay in the second cache; rows of w pass through the first one as panels (widened, scaled), or
  *               as they lie in the file when tokens are few;
@@ -15,9 +15,9 @@
 #include "kernels/linear_micro.h"
 
 enum {
-    FEW_BYTES = 65536,
-    FEW_ROWS = 512, /* most rows of w in a task */
-    OUT_TILE = 256, /* most rows of w in a task of many */
+    FEW_BYTES = 262144, /* of w in a task: at its end what was fetched ahead may be another thread's */
+    FEW_ROWS = 512,     /* most rows of w in a task */
+    OUT_TILE = 256,     /* most rows of w in a task of many */
     OUT_TILE_LEAST = 64,
     TOKEN_TILE = 512,
     K_BLOCK = 512,     /* columns of a panel; of E4M3 weights whole blocks */
@@ -381,7 +381,7 @@ static int64_t cut(piece *pc, int64_t out_tile) {
     pc->token_tile = pc->p->n;
     if (pc->kind == FEW) {
         int64_t row_bytes = w->dim[1] * (int64_t)dtype_size(w->type) + 1;
-        pc->row_tile = min(FEW_ROWS, round_up(FEW_BYTES / row_bytes + 1, 8));
+        pc->row_tile = min(FEW_ROWS, round_up(FEW_BYTES / OUT_TILE * out_tile / row_bytes + 1, 8));
     } else if (pc->kind == MANY) {
         pc->row_tile = out_tile;
         pc->token_tile = TOKEN_TILE;

@@ -1,15 +1,15 @@
 /* Measures read bandwidth and the peak of products.
  *
  * Bandwidth: threads read pieces of a buffer of 2 GiB (less when less memory is free, but see read_gib), each piece
- * front to back, as few-row products read weights; the best of three passes counts, since a neighbour can only make a
- * pass slower. Reading it whole each time leaves a cache of a few hundred MiB no more than a small part to answer.
- * Peak: loops that touch registers only, on all threads at once; the best of several rounds counts. */
+ * front to back and in small pages, as few-row products read mapped weights; the best of three passes counts, since a
+ * neighbour can only make a pass slower. Reading it whole each time leaves a cache of a few hundred MiB no more than a
+ * small part to answer. Peak: loops that touch registers only, on all threads at once; the best of several rounds
+ * counts. */
 #include "kernels/machine.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include "base/clock.h"
 #include "kernels/linear_micro.h"
@@ -56,7 +56,6 @@ static status measure_reading(queue *q, const linear_micro *m, machine_result *o
         free(r.buffer);
         return fail(e, ERR_NOMEM, "memory is out: %lld MiB to measure reading", (long long)r.pieces);
     }
-    madvise(r.buffer, (size_t)r.pieces * PIECE, MADV_HUGEPAGE);
     queue_run(q, r.pieces, fill_piece, &r);
     for (int i = 0; i < PASSES; i++) {
         double start = clock_seconds();
