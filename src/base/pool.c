@@ -14,20 +14,21 @@
  * microseconds), shorter than what a neighbour on a shared core would miss. */
 enum { SPINS = 2000 };
 
-typedef struct worker {
+typedef struct worker { /* one for each thread; the caller of pool_run is number 0 */
     pool *p;
     int index;
     pthread_t thread;
+    /* Its tasks that nobody has taken yet: the first in the lower half, the end in the upper. */
+    _Alignas(64) _Atomic uint64_t range;
 } worker;
 
 struct pool {
     int threads;
     pthread_mutex_t turn;   /* held by the caller for one pool_run */
     _Atomic uint32_t round; /* odd while a loop is open; workers wait for it to change */
-    _Atomic int64_t next;
     _Atomic int32_t inside; /* workers that are between entering and leaving the open loop */
     _Atomic uint32_t left;  /* changes when a worker leaves: the caller may wait for it */
-    int64_t tasks;
+    int64_t base;           /* number of the first task of the round */
     pool_function *f;
     void *arg;
     atomic_bool stop;
@@ -52,11 +53,27 @@ static void wait_change(_Atomic uint32_t *at, uint32_t seen) {
     while (atomic_load_explicit(at, memory_order_acquire) == seen) futex_wait(at, seen);
 }
 
-static void take_tasks(pool *p, int thread) {
+static uint64_t range_of(uint64_t first, uint64_t end) {
+    return end << 32 | first;
+}
+
+/* The next task of a range: its first one for the owner, its last one for others. -1: there is none. */
+static int64_t take(worker *w, bool owner) {
+    uint64_t seen = atomic_load_explicit(&w->range, memory_order_relaxed);
     for (;;) {
-        int64_t t = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (t >= p->tasks) return;
-        p->f(p->arg, t, thread);
+        uint64_t first = seen & UINT32_MAX, end = seen >> 32;
+        if (first >= end) return -1;
+        uint64_t rest = owner ? range_of(first + 1, end) : range_of(first, end - 1);
+        if (atomic_compare_exchange_weak_explicit(&w->range, &seen, rest, memory_order_relaxed, memory_order_relaxed))
+            return (int64_t)(owner ? first : end - 1);
+    }
+}
+
+/* Own tasks in their order, so that memory is read in one stream; then those that others have not come to. */
+static void take_tasks(pool *p, int thread) {
+    for (int i = 0; i < p->threads; i++) {
+        worker *w = &p->workers[(thread + i) % p->threads];
+        for (int64_t t; (t = take(w, i == 0)) >= 0;) p->f(p->arg, p->base + t, thread);
     }
 }
 
@@ -83,7 +100,7 @@ status pool_open(pool **out, int threads, error *e) {
     *out = NULL;
     if (threads < 1 || threads > 1024) return fail(e, ERR_ARG, "%d threads: use 1 to 1024", threads);
     pool *p = calloc(1, sizeof *p);
-    worker *workers = calloc((size_t)threads, sizeof *workers);
+    worker *workers = aligned_alloc(64, (size_t)threads * sizeof *workers);
     if (!p || !workers) {
         free(p);
         free(workers);
@@ -92,8 +109,9 @@ status pool_open(pool **out, int threads, error *e) {
     p->workers = workers;
     p->threads = 1;
     pthread_mutex_init(&p->turn, NULL);
-    for (int i = 1; i < threads; i++) {
+    for (int i = 0; i < threads; i++) {
         workers[i] = (worker){.p = p, .index = i};
+        if (i == 0) continue;
         if (pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0) {
             pool_close(p);
             return fail(e, ERR_NOMEM, "cannot start %d threads", threads);
@@ -119,25 +137,34 @@ int pool_threads(const pool *p) {
     return p->threads;
 }
 
+/* One round: at most 2^31 tasks, a range of neighbours for each thread. */
+static void run_round(pool *p, uint64_t tasks) {
+    const uint64_t threads = (uint64_t)p->threads;
+    for (uint64_t i = 0; i < threads; i++)
+        atomic_store_explicit(&p->workers[i].range, range_of(tasks * i / threads, tasks * (i + 1) / threads),
+                              memory_order_relaxed);
+    if (threads == 1 || tasks == 1) {
+        take_tasks(p, 0);
+        return;
+    }
+    atomic_fetch_add(&p->round, 1); /* open */
+    futex_wake(&p->round);
+    take_tasks(p, 0);
+    atomic_fetch_add(&p->round, 1); /* close */
+    for (;;) {
+        uint32_t seen = atomic_load(&p->left);
+        if (atomic_load(&p->inside) == 0) break;
+        wait_change(&p->left, seen);
+    }
+}
+
 void pool_run(pool *p, int64_t tasks, pool_function *f, void *arg) {
+    const int64_t most = (int64_t)1 << 31;
     if (tasks <= 0) return;
     pthread_mutex_lock(&p->turn);
     p->f = f;
     p->arg = arg;
-    p->tasks = tasks;
-    atomic_store(&p->next, 0);
-    if (p->threads == 1 || tasks == 1) {
-        take_tasks(p, 0);
-    } else {
-        atomic_fetch_add(&p->round, 1); /* open */
-        futex_wake(&p->round);
-        take_tasks(p, 0);
-        atomic_fetch_add(&p->round, 1); /* close */
-        for (;;) {
-            uint32_t seen = atomic_load(&p->left);
-            if (atomic_load(&p->inside) == 0) break;
-            wait_change(&p->left, seen);
-        }
-    }
+    for (p->base = 0; p->base < tasks; p->base += most)
+        run_round(p, (uint64_t)(tasks - p->base < most ? tasks - p->base : most));
     pthread_mutex_unlock(&p->turn);
 }

@@ -1,5 +1,6 @@
-/* A pool of threads for short parallel loops. Tasks are handed out one by one from a counter, so a thread that loses
- * its core leaves its work to the others; threads with nothing to do spin for a moment and then sleep in the kernel. */
+/* A pool of threads for short parallel loops. Every thread begins with a range of neighbouring tasks and, when it is
+ * done, takes what others have not come to: a thread that loses its core leaves its work to the others. Threads with
+ * nothing to do spin for a moment and then sleep in the kernel. */
 #ifndef HADAL_BASE_POOL_H
 #define HADAL_BASE_POOL_H
 

@@ -267,8 +267,8 @@ typedef struct many {
 } many;
 
 /* The rows of w that are read after the panel that begins at row r and column k0: its successor in this task or in the
- * next one, which skips the rows of the other threads' tasks. */
-static region look_ahead(const many *m, int64_t r, int64_t k0, int64_t skipped_rows) {
+ * next one, which usually is the same thread's. */
+static region look_ahead(const many *m, int64_t r, int64_t k0) {
     const tensor *w = m->p->w;
     int64_t columns = w->dim[1], element = (int64_t)dtype_size(w->type), k1 = k0;
     int64_t r1 = r + m->panel_rows;
@@ -277,7 +277,7 @@ static region look_ahead(const many *m, int64_t r, int64_t k0, int64_t skipped_r
         k1 = k0 + m->k_block;
         if (k1 >= columns) {
             k1 = 0;
-            r1 = m->end + skipped_rows;
+            r1 = m->end;
         }
     }
     return (region){.at = (const char *)weight_row(w, r1) + k1 * element,
@@ -315,7 +315,7 @@ static void multiply_panel(const plan *pl, const many *m, int64_t r, int64_t k0)
                         .ld = b.k};
         pl->q->linear->panel[mode][w->type](&c);
     }
-    b.next = look_ahead(m, r, k0, (int64_t)(pl->q->threads - 1) * m->pc->row_tile);
+    b.next = look_ahead(m, r, k0);
     pl->q->linear->block[mode](&b);
 }
 
