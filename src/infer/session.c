@@ -5,7 +5,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CHUNK = 512 };
+/* Rows of prompt in one walk. Every walk reads all experts once, so more rows are faster (V2-Lite's width, 2 threads,
+ * prompt of 4096: 512 rows 1057, 1024 rows 1192, 2048 rows 1449 tokens/s); their activations take memory (about 0.2 MB
+ * a row). */
+enum { CHUNK = 1024 };
 
 status engine_open(engine **out, const model *m, int threads, const char *level, compute c, mla_form form, error *e) {
     *out = NULL;
