@@ -285,7 +285,12 @@ status session_sync(session *s, const int32_t *tokens, int64_t n, int64_t *kept,
     int64_t common = 0;
     while (common < s->length && common < n - 1 && s->tokens[common] == tokens[common]) common++;
     if (common == n - 1 && s->length == n && s->tokens[n - 1] == tokens[n - 1] && s->rows > 0)
-        common = n; /* nothing to do */
+        common = n;                   /* nothing to do */
+    if (common == n && s->rows > 1) { /* the last step checked drafts: its last row is that of the next token */
+        const size_t vocab = (size_t)s->g->m->cfg.vocab_size;
+        memcpy(s->logits, s->logits + (size_t)(s->rows - 1) * vocab, vocab * sizeof *s->logits);
+        s->rows = 1;
+    }
     session_truncate(s, common);
     if (kept) *kept = common;
     while (s->length < n) {
