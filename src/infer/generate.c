@@ -91,6 +91,7 @@ static status accept(writer *w, int number, const generation *o, const generate_
     if (hooks && hooks->token && !hooks->token(hooks->arg, &t) && !w->done) {
         w->done = true;
         a->finish = FINISH_CANCELLED;
+        if (a->text.p) a->text.p[a->text.n = upto] = 0; /* what was held back was never shown */
     }
     a->seconds = clock_seconds() - w->first;
     return OK;
