@@ -196,10 +196,15 @@ void hadal_result_clear(hadal_result *r) {
 
 int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *prompts, const int *n,
                          const hadal_sampling *o, hadal_on_token *token, void *arg, hadal_result *out, hadal_error *e) {
+    for (int i = 0; out && i < batch; i++) out[i] = (hadal_result){0}; /* to be cleared after a refusal, too */
     if (!s || batch < 1 || !prompts || !n || !out)
         return refuse(e, "hadal_generate needs sessions, prompts and results");
-    for (int i = 1; i < batch; i++)
+    for (int i = 0; i < batch; i++) {
+        if (!s[i] || !prompts[i]) return refuse(e, "hadal_generate needs sessions and a prompt for each");
         if (s[i]->model != s[0]->model) return refuse(e, "the sessions of a batch must be of one model");
+        for (int k = 0; k < i; k++)
+            if (s[k] == s[i]) return refuse(e, "a session can be in a batch once only");
+    }
     const folder_text *text = &s[0]->model->text;
     hadal_sampling given;
     hadal_sampling_defaults(s[0]->model, &given);
@@ -214,7 +219,7 @@ int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *pro
                                  .seed = given.seed},
                     .max_tokens = given.max_tokens,
                     .stop = given.stop,
-                    .n_stop = given.n_stop,
+                    .n_stop = given.stop ? given.n_stop : 0,
                     .eos = text->eos,
                     .n_eos = given.ignore_eos ? 0 : text->n_eos,
                     .logprobs = given.logprobs,
