@@ -80,12 +80,16 @@ static uint64_t planned_bytes(const model_config *c, const model_counts *n) {
     return c->fp8 ? all : 2 * all;
 }
 
+static const int64_t MOST_CONTEXT = (int64_t)1 << 32; /* its cache bytes are far from overflowing */
+
 static status info(const char *path, int64_t context, char **json, error *e) {
     model_config c;
     model_counts n;
     TRY(config_open(&c, path, e));
     model_count(&c, &n);
-    if (context <= 0) context = c.max_position_embeddings;
+    if (context < 0 || context > MOST_CONTEXT)
+        return fail(e, ERR_ARG, "a context of %lld tokens: use 0 to %lld", (long long)context, (long long)MOST_CONTEXT);
+    if (!context) context = c.max_position_embeddings;
     const int64_t row = 2 * model_cache_width(&c, CACHE_ATTENTION), index = 2 * model_cache_width(&c, CACHE_INDEX);
     json_t *out = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "path", path, "model_type",
                             c.arch->model_type, "kind", c.arch->description, "layers", (json_int_t)c.num_hidden_layers,

@@ -70,6 +70,7 @@ static status convert(const char *in, const char *out, const hadal_convert_optio
 
 int hadal_convert(const char *in, const char *out, const hadal_convert_options *o, char **json, hadal_error *e) {
     error why;
+    if (json) *json = NULL;
     hadal_convert_options options = {0};
     if (o) memcpy(&options, o, o->size && o->size < sizeof options ? o->size : sizeof options);
     if (!in || !out) return api_result(fail(&why, ERR_ARG, "convert needs two folders"), &why, e);
@@ -89,6 +90,7 @@ int hadal_init(const char *config, const char *out, uint64_t seed, hadal_progres
 int hadal_check(hadal_model *m, const char *golden, double max_kl, void (*line)(void *arg, const char *json), void *arg,
                 char **json, hadal_error *e) {
     error why;
+    if (json) *json = NULL;
     str summary = {0};
     status s = logit_kl_check(m->g, m->text.tokenizer.t, golden, max_kl, line, arg, &summary, &why);
     if (s == OK && json && !(*json = str_take(&summary))) s = fail(&why, ERR_NOMEM, "memory is out");
@@ -104,6 +106,7 @@ int hadal_golden_write(hadal_model *m, const char *const *prompts, int count, co
 int hadal_trace(hadal_model *m, const char *golden, const char *out, char **missing, hadal_progress *progress,
                 void *arg, hadal_error *e) {
     error why;
+    if (missing) *missing = NULL;
     progress_call p = {progress, arg};
     str names = {0};
     status s = trace_run(m->g, golden, out, &names, on_bytes, &p, &why);
@@ -135,6 +138,7 @@ static status bench(hadal_model *m, const hadal_bench_options *o, char **json, e
 
 int hadal_bench(hadal_model *m, const hadal_bench_options *o, char **json, hadal_error *e) {
     error why;
+    if (json) *json = NULL;
     hadal_bench_options options = {0};
     if (o) memcpy(&options, o, o->size && o->size < sizeof options ? o->size : sizeof options);
     return api_result(bench(m, &options, json, &why), &why, e);
@@ -142,6 +146,7 @@ int hadal_bench(hadal_model *m, const hadal_bench_options *o, char **json, hadal
 
 int hadal_bench_machine(int threads, const char *kernels, char **json, hadal_error *e) {
     error why;
+    if (json) *json = NULL;
     json_t *j = NULL;
     status s = bench_machine(thread_count(threads), kernels, &j, &why);
     if (s == OK) s = give_json(j, json, &why);
