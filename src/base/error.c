@@ -4,9 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Terminals obey the control characters U+0080 to U+009F, too: in UTF-8 they are C2 and a byte below A0. */
 static void clean(char *s) {
-    for (; *s; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f) *s = '?';
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s, next = (unsigned char)s[1];
+        if (c < 0x20 || c == 0x7f) *s = '?';
+        if (c == 0xc2 && next >= 0x80 && next < 0xa0) s[0] = s[1] = '?';
+    }
 }
 
 status fail(error *e, status code, const char *fmt, ...) {

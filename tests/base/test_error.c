@@ -29,6 +29,11 @@ static void control_characters_become_question_marks(void **state) {
     assert_string_equal(e.text, "a?b?c?[2Jd?e?f");
     deny(&e, ERR_FORMAT, "gr\xc3\xbc\xc3\x9f \xe2\x82\xac"); /* letters beyond ASCII stay */
     assert_string_equal(e.text, "gr\xc3\xbc\xc3\x9f \xe2\x82\xac");
+    deny(&e, ERR_FORMAT,
+         "a\xc2\x9b"
+         "2J\xc2\x80\xc2\xa0\xc2\xbb\xc2"); /* C1 controls; the next two are none */
+    assert_string_equal(e.text, "a??2J??\xc2\xa0\xc2\xbb\xc2");
+    deny(&e, ERR_FORMAT, "gr\xc3\xbc\xc3\x9f \xe2\x82\xac");
     wrap(&e, "x\033]0;y\a");
     assert_string_equal(e.text, "x?]0;y?: gr\xc3\xbc\xc3\x9f \xe2\x82\xac");
 }
