@@ -43,6 +43,9 @@ d = [json.loads(l) for l in open(sys.argv[1])]
 sys.exit(0 if eval(sys.argv[2]) else "not so: " + sys.argv[2])' "$t/out" "$1" 2>>"$t/err"
 }
 # on_terminal ARGUMENTS...: the same with a terminal for input and output; lines of $t/keys are typed one by one, ^C is Ctrl-C
+terminal_verdict() { # as verdict, where the system has pseudo-terminals
+    if python3 -c 'import pty; pty.openpty()' 2>/dev/null; then verdict "$@"; else echo "SKIP $1: no pseudo-terminal here"; fi
+}
 on_terminal() {
     python3 - "$t/keys" "$hadal" "$@" >"$t/out" 2>"$t/err" <<'PY'
 import os, pty, re, select, sys, time
@@ -163,8 +166,8 @@ verdict "run --raw" eval 'h 0 run "$model" --raw -p "$prompt" -n 3 --json && py 
 verdict "run, prompt too long" eval 'h 2 run "$model" --raw -p "$prompt $prompt $prompt $prompt" -c 4 && one_line'
 verdict "run, compute and kernels" eval 'h 0 run "$model" -p x -n 2 --compute f32 --kernels portable'
 rm -f "$t/keys"
-verdict "run on a terminal is coloured" eval 'on_terminal run "$model" -p x -n 4 --think on && grep -q "$(printf "\033\\[2m")" "$t/out"'
-verdict "NO_COLOR" eval 'NO_COLOR=1 on_terminal run "$model" -p x -n 4 --think on && ! grep -q "$(printf "\033")" "$t/out"'
+terminal_verdict "run on a terminal is coloured" eval 'on_terminal run "$model" -p x -n 4 --think on && grep -q "$(printf "\033\\[2m")" "$t/out"'
+terminal_verdict "NO_COLOR" eval 'NO_COLOR=1 on_terminal run "$model" -p x -n 4 --think on && ! grep -q "$(printf "\033")" "$t/out"'
 
 printf 'Hello\n/help\n/stats\n/regen\n/save %s\nmore\\\nand more\n/reset\n/load %s\n/nonsense\n/quit\nnever read\n' \
     "$t/saved.json" "$t/saved.json" >"$t/lines"
@@ -175,7 +178,7 @@ sys.exit([x[\"role\"] for x in m] != [\"user\", \"assistant\"] or m[0][\"content
     h 0 tokenize "$model" --chat "$t/saved.json"'
 verdict "chat, context full" eval 'printf "%s %s %s %s\n" a b c d | "$hadal" chat "$model" -c 4 >"$t/out" 2>"$t/err" && out_has "does not fit"'
 printf 'Hello\n^C\nunfinished^C\n/stats\n^C\n^C\n' >"$t/keys"
-verdict "chat on a terminal, Ctrl-C" eval 'on_terminal chat "$model" -n 4 && out_has "/help lists" && out_has "Ctrl-C again" &&
+terminal_verdict "chat on a terminal, Ctrl-C" eval 'on_terminal chat "$model" -n 4 && out_has "/help lists" && out_has "Ctrl-C again" &&
     out_has "messages," && grep -q "^Hello" "$t/state/hadal/history"'
 
 verdict "convert" eval 'h 0 convert "$model" "$t/f32" --to f32 && h 0 info "$t/f32" --json && is_json &&
