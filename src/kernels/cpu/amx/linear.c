@@ -1,23 +1,10 @@
 /* Products of many rows with AMX: a tile of 16 rows of w, 32 columns each, just as they lie in memory, times a tile of
  * 32 columns of 16 tokens (laid out in pairs, which is what the instruction wants), adds to a tile [16 rows][16
  * tokens] of F32 sums. Two by two tiles of sums, so that every operand that is loaded is used twice. */
+#include "kernels/cpu/amx/tiles.h"
 #include "kernels/cpu/avx512/simd.h"
 
-typedef struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16]; /* of a row */
-    uint8_t rows[16];
-} tile_config;
-
-/* Tiles 0-3: sums; 4, 5: rows of w; 6, 7: tokens. All are 16 rows of 64 bytes. */
-static void configure(void) {
-    tile_config t = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        t.bytes[i] = 64;
-        t.rows[i] = 16;
-    }
-    _tile_loadconfig(&t);
-}
+/* Tiles 0-3: sums; 4, 5: rows of w; 6, 7: tokens. */
 
 /* R x G tiles of sums: 16 R rows of w and G groups. */
 INLINE void tiles(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
@@ -54,7 +41,7 @@ INLINE void tiles(const block_call *c, fetcher *f, int64_t row, int64_t group, i
 }
 
 static void block(const block_call *c) {
-    configure();
+    _tile_loadconfig(&tile_shapes);
     fetcher f = fetch_begin(&c->next, (c->rows + 31) / 32 * ((c->groups + 1) / 2) * (c->k / K_STEP) + 1);
     for (int64_t row = 0; row < c->rows; row += 32) {
         int64_t g = 0;
@@ -72,7 +59,7 @@ static void block(const block_call *c) {
 /* Multiplies and adds in tiles, for machine.c. */
 static double peak(int64_t rounds, float *keep) {
     float sums[GROUP * GROUP];
-    configure();
+    _tile_loadconfig(&tile_shapes);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
