@@ -23,7 +23,8 @@ typedef struct attn_step {
     const void *k; /* rows of d_qk numbers, k_stride elements apart, their count padded to a multiple of row_pad; NULL
                     * when s holds the scores already */
     int64_t k_stride;
-    const void *v; /* what pack_values made, or rows v_stride elements apart when values_plain */
+    const int32_t *index; /* NULL, or the rows of k that are the keys; v is k then: see gather_pad */
+    const void *v;        /* what pack_values made, or rows v_stride elements apart when values_plain */
     int64_t v_stride;
     int keys;            /* 1 .. KEY_BLOCK */
     int64_t d_qk, d_v;   /* padded: d_qk to dim_pad, d_v to PANEL */
@@ -41,6 +42,8 @@ typedef struct attn_product {
     dtype in_place;    /* rows of this type are read where they lie; DT_COUNT: none, all are packed */
     int dim_pad;       /* row lengths are padded with zeros to a multiple of this */
     int row_pad;       /* and row counts to a multiple of this */
+    int gather_pad;    /* not 0: a step of one panel takes rows of type in_place by index, where they lie, when d_qk and
+                        * d_v are multiples of this */
     bool values_plain; /* values are rows like keys; else only what pack_values makes will do */
 
     /* count (<= PANEL) rows of d numbers side by side; absent rows and padding are zeros. */

@@ -8,7 +8,7 @@ enum {
     MOST_ROWS = 512,        /* rows of a unit: enough to pay for reading and packing the keys, */
     LEAST_ROWS = 64,        /* few enough to give every thread several units, */
     ROWS_BYTES = 1 << 20,   /* and for queries and results to stay in the second cache */
-    INDEX_ROWS = 128,       /* rows of jobs side by side: see unit */
+    INDEX_ROWS = 256,       /* rows of jobs side by side: see unit */
     SPLIT_ROWS = 128,       /* rows of a unit when the keys are split */
     CHUNK = 2 * KEY_BLOCK,  /* keys of a unit when the keys are split */
     JOIN_ROWS = 4,          /* rows of one joining task */
@@ -166,12 +166,25 @@ static void gather_keys(const attn_product *p, const flash_job *j, const space *
     }
 }
 
+/* Does a step gather the keys itself? */
+static bool gathers(const attn_product *p, const flash_job *j) {
+    return j->index && j->rows <= PANEL && j->type == p->in_place && p->gather_pad && j->d_qk % p->gather_pad == 0 &&
+           j->d_v % p->gather_pad == 0;
+}
+
 /* Rows of u, with the keys of job j of it, against one block of keys. */
 static void attend_block(const attn_product *p, const unit *u, const flash_job *j, const space *w, const char *panels,
                          const state *at, int64_t key, int keys) {
     int64_t rows = pad(u->rows, PANEL), d_v = pad(j->d_v, PANEL);
     attn_step a = {.scale = j->scale * LOG2_E, .s = w->s, .p = w->p};
-    if (j->index && rows <= STEP_PANELS * PANEL) {
+    if (gathers(p, j)) {
+        a.k = j->k;
+        a.k_stride = j->k_stride;
+        a.index = j->index + key;
+        a.keys = keys;
+        a.d_qk = j->d_qk;
+        a.d_v = j->d_v;
+    } else if (j->index && rows <= STEP_PANELS * PANEL) {
         a.q = panels;
         a.panels = (int)(rows / PANEL);
         gather_keys(p, j, w, key, keys, &a);

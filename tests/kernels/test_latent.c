@@ -106,7 +106,7 @@ static void test_against_double(void **state) {
         {2, 1100, 16, 32, 8, 0, 0},   {12, 40, 6, 40, 16, 1, 0},     {9, 300, 64, 64, 32, 0, 0},
         {1, 600, 130, 32, 16, 0, 0},  {1, 300, 16, 512, 64, 0, 100}, {12, 300, 5, 20, 8, 3, 33},
         {2, 900, 16, 64, 32, 0, 600}, {10, 20, 32, 64, 32, 0, 64},   {3, 700, 130, 28, 4, 0, 520},
-        {9, 400, 64, 64, 32, 0, 300},
+        {9, 400, 64, 64, 32, 0, 300}, {11, 420, 16, 96, 32, 3, 333},
     };
     for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
         worst w[LENGTH(test_levels)] = {{0}};
@@ -130,8 +130,10 @@ static void test_against_double(void **state) {
 /* One list of calls with 1, 2 and 3 threads. */
 static void test_threads(void **state) {
     (void)state;
-    static const shape shapes[] = {
-        {2, 1100, 16, 64, 32, 0, 0}, {40, 300, 7, 24, 8, 0, 50}, {1, 1500, 5, 20, 4, 0, 1100}};
+    static const shape shapes[] = {{2, 1100, 16, 64, 32, 0, 0},
+                                   {40, 300, 7, 24, 8, 0, 50},
+                                   {1, 1500, 5, 20, 4, 0, 1100},
+                                   {40, 400, 16, 64, 32, 0, 290}};
     for (int l = 0; l < LENGTH(test_levels); l++) {
         for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
             float *first[LENGTH(shapes)] = {0};

@@ -87,11 +87,18 @@ static inline void pack_rows_bf16(void *out, const void *rows, dtype type, int64
     memset(o, 0, (size_t)((padded - n) * width) * sizeof *o);
 }
 
+/* The words of a and b in turns. */
+static inline __attribute__((always_inline)) void interleave(__m512i a, __m512i b, __m512i *first, __m512i *second) {
+    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+                  high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    __m512i x = _mm512_unpacklo_epi16(a, b), y = _mm512_unpackhi_epi16(a, b);
+    *first = _mm512_permutex2var_epi64(x, low, y);
+    *second = _mm512_permutex2var_epi64(x, high, y);
+}
+
 /* d padded to PANEL, the count to row_pad, which is even. */
 static inline void pack_values_pairs(void *out, const void *rows, dtype type, int64_t stride, int64_t n, int64_t d,
                                      int64_t row_pad) {
-    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
-                  high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
     int64_t width = (d + PANEL - 1) / PANEL * PANEL, padded = (n + row_pad - 1) / row_pad * row_pad;
     char *o = out;
     for (int64_t r = 0; r < n; r += 2, o += width * 4) {
@@ -99,9 +106,9 @@ static inline void pack_values_pairs(void *out, const void *rows, dtype type, in
         for (int64_t i = 0; i < width; i += 32) {
             __m512i a = load_words(even, type, i, d);
             __m512i b = r + 1 < n ? load_words(odd, type, i, d) : _mm512_setzero_si512();
-            __m512i x = _mm512_unpacklo_epi16(a, b), y = _mm512_unpackhi_epi16(a, b);
-            _mm512_storeu_si512(o + i * 4, _mm512_permutex2var_epi64(x, low, y));
-            if (i + 16 < width) _mm512_storeu_si512(o + i * 4 + 64, _mm512_permutex2var_epi64(x, high, y));
+            interleave(a, b, &a, &b);
+            _mm512_storeu_si512(o + i * 4, a);
+            if (i + 16 < width) _mm512_storeu_si512(o + i * 4 + 64, b);
         }
     }
     memset(o, 0, (size_t)((padded - n) / 2 * width) * 4);
@@ -110,8 +117,8 @@ static inline void pack_values_pairs(void *out, const void *rows, dtype type, in
 /* Turns the scores of a panel, 16 columns of s, into pairs of weights p[(r / 2) * width]; odd counts end with a zero.
  * Returns the correction of what was summed before. `all`: every query sees every key. */
 static inline __attribute__((always_inline)) vec softmax_pairs(const attn_step *a, int64_t c, bool all) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i in_turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                              6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     int64_t width = a->panels * PANEL;
     int keys = a->keys;
     const float *s = a->s + c;
@@ -136,7 +143,7 @@ static inline __attribute__((always_inline)) vec softmax_pairs(const attn_step *
         y = v_exp2(y);
         total = v_add(total, v_add(x, y));
         __m512i words = (__m512i)_mm512_cvtne2ps_pbh(y, x);
-        _mm512_storeu_si512(p + r / 2 * width * 4, _mm512_permutexvar_epi16(interleave, words));
+        _mm512_storeu_si512(p + r / 2 * width * 4, _mm512_permutexvar_epi16(in_turns, words));
     }
     vec correction = v_exp2(v_sub(old, base));
     v_store(a->max + c, max);

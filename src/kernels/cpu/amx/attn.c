@@ -2,6 +2,7 @@
  * Scores: keys are the rows of the left tiles, read where they lie; panels are the right tiles as they are. Results:
  * weights are turned into left tiles, packed values are the right tiles. Four tiles of sums hide the latency. A score
  * is summed over its index in order whatever the block, and so is a result over the keys. */
+#include "kernels/cpu/amx/tiles.h"
 #include "kernels/cpu/attn_bf16.h"
 
 enum { DIM_PAD = 32, ROW_PAD = 16, KEY_PAD = 32, TILE_BYTES = 1024 };
@@ -17,21 +18,6 @@ static void pack_rows(void *out, const void *rows, dtype type, int64_t stride, c
 
 static void pack_values(void *out, const void *rows, dtype type, int64_t stride, int64_t n, int64_t d) {
     pack_values_pairs(out, rows, type, stride, n, d, KEY_PAD);
-}
-
-typedef struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16]; /* of a row, by tile */
-    uint8_t rows[16];
-} tile_config;
-
-static void tiles_begin(void) {
-    tile_config c = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        c.bytes[i] = 64;
-        c.rows[i] = 16;
-    }
-    _tile_loadconfig(&c);
 }
 
 /* 64 keys, one panel */
@@ -141,7 +127,7 @@ static void tile_scores(float *s, const uint16_t *k, int64_t stride, int64_t n, 
 }
 
 static void scores(float *s, const void *rows, int64_t stride, int64_t n, const void *panel, int panels, int64_t d) {
-    tiles_begin();
+    _tile_loadconfig(&tile_shapes);
     tile_scores(s, rows, stride, (n + ROW_PAD - 1) / ROW_PAD * ROW_PAD, panel, panels, d);
     _tile_release();
 }
@@ -222,6 +208,133 @@ static void values_1x1(float *o, size_t ld, const char *w, int64_t blocks, const
     _tile_stored(0, o, ld);
 }
 
+/* --- keys chosen by index ---------------------------------------------------------------------------------------- */
+
+/* A tile wants its rows evenly spaced, so chosen rows are copied: one line of GROUP rows, while the tiles of the line
+ * before are multiplied. Scores and results each read the rows anew, which are then in the second cache: writing the
+ * pairs there at the first reading, for the results to load, costs more than reading and pairing twice. */
+enum { LINE = 64, LINE_DIMS = 32, GROUP = 64, PART = GROUP / 4 };
+
+/* A line of a group: numbers at .. at + 63, in bytes, of up to GROUP rows; those behind the last are zeros. */
+typedef struct group {
+    const char *const *row;
+    int rows;
+    size_t at;
+} group;
+
+static inline __m512i line_of(const group *g, int r) {
+    return r < g->rows ? _mm512_loadu_si512(g->row[r] + g->at) : _mm512_setzero_si512();
+}
+
+/* Rows first .. first + PART - 1: a left tile of scores. */
+static inline __attribute__((always_inline)) void copy_part(char *out, const group *g, int first, bool all) {
+#pragma GCC unroll 16
+    for (int r = first; r < first + PART; r++)
+        _mm512_store_si512(out + r * LINE, all ? _mm512_loadu_si512(g->row[r] + g->at) : line_of(g, r));
+}
+
+/* The same rows as pairs: half of two right tiles of 16 numbers of 32 rows. */
+static inline __attribute__((always_inline)) void pair_part(char *out, const group *g, int first, bool all) {
+    out += first / 32 * 2 * TILE_BYTES + first % 32 / 2 * LINE;
+#pragma GCC unroll 8
+    for (int r = first; r < first + PART; r += 2, out += LINE) {
+        __m512i even = all ? _mm512_loadu_si512(g->row[r] + g->at) : line_of(g, r);
+        __m512i odd = all ? _mm512_loadu_si512(g->row[r + 1] + g->at) : line_of(g, r + 1);
+        __m512i first_half, second_half;
+        interleave(even, odd, &first_half, &second_half);
+        _mm512_store_si512(out, first_half);
+        _mm512_store_si512(out + TILE_BYTES, second_half);
+    }
+}
+
+static inline __attribute__((always_inline)) void prepare(char *out, const group *g, int part, bool pairs) {
+    int first = part * PART;
+    bool all = first + PART <= g->rows;
+    if (pairs && all) pair_part(out, g, first, true);
+    else if (pairs) pair_part(out, g, first, false);
+    else if (all) copy_part(out, g, first, true);
+    else copy_part(out, g, first, false);
+}
+
+static inline void swap(char **a, char **b) {
+    char *t = *a;
+    *a = *b;
+    *b = t;
+}
+
+/* One panel. lines: two of a group. */
+static void chosen_scores(const attn_step *a, const char *const *row, char *lines) {
+    char *at = lines, *to = lines + GROUP * LINE;
+    group next = {.row = row, .rows = a->keys};
+    for (int part = 0; part < 4; part++) prepare(at, &next, part, false);
+    for (int r = 0; r < a->keys; r += GROUP) {
+        const uint16_t *q = a->q;
+        float *s = a->s + r * PANEL;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t i = 0; i < a->d_qk; i += LINE_DIMS) {
+            next.at += LINE;
+            if (i + LINE_DIMS == a->d_qk) next = (group){.row = next.row + GROUP, .rows = next.rows - GROUP};
+            _tile_loadd(4, q + i * PANEL, 64);
+            _tile_loadd(5, at, LINE);
+            _tile_dpbf16ps(0, 5, 4);
+            prepare(to, &next, 0, false);
+            _tile_loadd(6, at + TILE_BYTES, LINE);
+            _tile_dpbf16ps(1, 6, 4);
+            prepare(to, &next, 1, false);
+            _tile_loadd(7, at + 2 * TILE_BYTES, LINE);
+            _tile_dpbf16ps(2, 7, 4);
+            prepare(to, &next, 2, false);
+            _tile_loadd(5, at + 3 * TILE_BYTES, LINE);
+            _tile_dpbf16ps(3, 5, 4);
+            prepare(to, &next, 3, false);
+            swap(&at, &to);
+        }
+        _tile_stored(0, s, PANEL * sizeof *s);
+        _tile_stored(1, s + 16 * PANEL, PANEL * sizeof *s);
+        _tile_stored(2, s + 32 * PANEL, PANEL * sizeof *s);
+        _tile_stored(3, s + 48 * PANEL, PANEL * sizeof *s);
+    }
+}
+
+/* One panel; w: left tiles of whole groups. */
+static void chosen_values(const attn_step *a, const char *w, const char *const *row, char *lines) {
+    size_t ld = (size_t)a->d_v * sizeof(float);
+    char *at = lines, *to = lines + GROUP * LINE;
+    group next = {.row = row, .rows = a->keys};
+    for (int part = 0; part < 4; part++) prepare(at, &next, part, true);
+    for (int64_t i = 0; i < a->d_v; i += LINE_DIMS) {
+        float *o = a->o + i;
+        _tile_loadd(0, o, ld);
+        _tile_loadd(1, o + 16, ld);
+        for (int r = 0; r < a->keys; r += GROUP) {
+            const char *p = w + r / 32 * TILE_BYTES;
+            next = (group){.row = next.row + GROUP, .rows = next.rows - GROUP, .at = next.at};
+            if (r + GROUP >= a->keys) /* the next line; behind the last one nothing is read */
+                next = (group){.row = row, .rows = i + LINE_DIMS < a->d_v ? a->keys : 0, .at = next.at + LINE};
+            _tile_loadd(4, p, 64);
+            _tile_loadd(5, at, LINE);
+            _tile_dpbf16ps(0, 4, 5);
+            prepare(to, &next, 0, true);
+            _tile_loadd(6, at + TILE_BYTES, LINE);
+            _tile_dpbf16ps(1, 4, 6);
+            prepare(to, &next, 1, true);
+            _tile_loadd(7, p + TILE_BYTES, 64);
+            _tile_loadd(5, at + 2 * TILE_BYTES, LINE);
+            _tile_dpbf16ps(0, 7, 5);
+            prepare(to, &next, 2, true);
+            _tile_loadd(6, at + 3 * TILE_BYTES, LINE);
+            _tile_dpbf16ps(1, 7, 6);
+            prepare(to, &next, 3, true);
+            swap(&at, &to);
+        }
+        _tile_stored(0, o, ld);
+        _tile_stored(1, o + 16, ld);
+    }
+}
+
 static void correct(const attn_step *a, const float *correction) {
     for (int64_t c = 0; c < a->panels * PANEL; c++) {
         if (correction[c] == 1) continue;
@@ -230,12 +343,30 @@ static void correct(const attn_step *a, const float *correction) {
     }
 }
 
+static void step_chosen(const attn_step *a) {
+    float correction[PANEL];
+    const char *row[KEY_BLOCK];
+    _Alignas(64) char lines[2 * GROUP * LINE];
+    for (int r = 0; r < a->keys; r++) row[r] = (const char *)a->k + (size_t)(a->index[r] * a->k_stride) * 2;
+    _tile_loadconfig(&tile_shapes);
+    chosen_scores(a, row, lines);
+    softmax_step(a, correction);
+    weight_tiles((char *)a->s, a, (a->keys + GROUP - 1) / GROUP * (GROUP / KEY_PAD));
+    correct(a, correction);
+    chosen_values(a, (const char *)a->s, row, lines);
+    _tile_release();
+}
+
 static void step(const attn_step *a) {
+    if (a->index) {
+        step_chosen(a);
+        return;
+    }
     float correction[STEP_PANELS * PANEL];
     int64_t keys = (a->keys + ROW_PAD - 1) / ROW_PAD * ROW_PAD, blocks = (a->keys + KEY_PAD - 1) / KEY_PAD, i = 0;
     size_t ld = (size_t)a->d_v * sizeof(float), stride = (size_t)a->v_stride * 4;
     const char *v = a->v, *w = (const char *)a->s; /* the scores are used up when the tiles of weights are made */
-    tiles_begin();
+    _tile_loadconfig(&tile_shapes);
     if (a->k) tile_scores(a->s, a->k, a->k_stride, keys, a->q, a->panels, a->d_qk);
     softmax_step(a, correction);
     weight_tiles((char *)a->s, a, blocks);
@@ -254,6 +385,7 @@ void amx_attn(attn_micro *m) {
                                               .dim_pad = DIM_PAD,
                                               .row_pad = ROW_PAD,
                                               .values_plain = false,
+                                              .gather_pad = LINE_DIMS,
                                               .pack_panel = pack_panel,
                                               .pack_rows = pack_rows,
                                               .pack_values = pack_values,
