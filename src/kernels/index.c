@@ -10,7 +10,8 @@
 
 enum {
     KEYS = 256,   /* keys that are packed together */
-    QUERIES = 16, /* queries of a task at most: they share the packed keys */
+    QUERIES = 32, /* queries of a task at most: they share the packed keys */
+    ROWS = 32, /* rows (heads of queries) that are multiplied together: queries with few heads go several at a time */
     ALIGN = 64
 };
 
@@ -33,7 +34,7 @@ typedef struct selection {
 
 typedef struct space {
     void *q, *panels; /* [QUERIES][heads padded][dim padded]; keys */
-    float *s, *sums;  /* [heads padded][KEYS]; [KEYS] */
+    float *s, *sums;  /* [together][heads padded][KEYS]; [KEYS] */
     float *scores;    /* [QUERIES][T padded] */
     uint32_t *bits;   /* [2 T + PANEL] */
 } space;
@@ -48,13 +49,19 @@ static void *carve(memory *at, size_t bytes) {
     return p;
 }
 
+/* How many queries are scored together. */
+static int64_t together(const attn_product *p, const index_select *a) {
+    int64_t heads = (int64_t)pad((size_t)a->heads, (size_t)p->row_pad);
+    return heads < ROWS ? ROWS / heads : 1;
+}
+
 static space carve_space(memory *at, const attn_product *p, const index_select *a) {
     size_t d = pad((size_t)a->dim, (size_t)p->dim_pad), heads = pad((size_t)a->heads, (size_t)p->row_pad);
     size_t T = pad((size_t)a->T, KEYS), size = dtype_size(p->type);
     space s;
     s.q = carve(at, QUERIES * heads * d * size);
     s.panels = carve(at, KEYS * d * size);
-    s.s = carve(at, heads * KEYS * sizeof(float));
+    s.s = carve(at, (size_t)together(p, a) * heads * KEYS * sizeof(float));
     s.sums = carve(at, KEYS * sizeof(float));
     s.bits = carve(at, (2 * T + PANEL) * sizeof(uint32_t));
     s.scores = carve(at, QUERIES * T * sizeof(float));
@@ -67,6 +74,12 @@ static int64_t visible(const index_select *a, int64_t query) {
 
 static bool scored(const index_select *a, int64_t query) {
     return a->scores || visible(a, query) > a->top_k;
+}
+
+/* How many of `keys` keys from `key` on are to be scored for a query. */
+static int64_t seen(const index_select *a, int64_t query, int64_t key, int64_t keys) {
+    int64_t see = visible(a, query) - key;
+    return !scored(a, query) ? 0 : see < keys ? see : keys;
 }
 
 static void pack_queries(const selection *s, const space *at, int64_t first, int64_t end) {
@@ -93,14 +106,21 @@ static void score_block(const selection *s, const space *at, int64_t first, int6
             rows[r] = (const char *)a->keys + (size_t)((key + c + r) * a->key_stride) * dtype_size(a->key_type);
         s->p->pack_panel((char *)at->panels + (size_t)(c / PANEL) * panel_bytes, rows, a->key_type, count, a->dim);
     }
-    for (int64_t i = first; i < end; i++) {
-        int64_t see = visible(a, i) - key < keys ? visible(a, i) - key : keys;
-        if (see <= 0 || !scored(a, i)) continue;
+    int64_t step = together(s->p, a);
+    for (int64_t i = first, next; i < end; i = next) {
+        next = i + step < end ? i + step : end;
+        int64_t most = seen(a, next - 1, key, keys); /* the last one sees most */
+        if (most <= 0) continue;
+        int64_t width = (int64_t)pad((size_t)most, PANEL);
         const char *q = (const char *)at->q + (size_t)((i - first) * heads * d) * size;
-        int64_t panels = (see + PANEL - 1) / PANEL;
-        s->p->scores(at->s, q, d, a->heads, at->panels, (int)panels, d);
-        s->m->relu_sum(at->sums, at->s, panels * PANEL, a->w + i * a->ldw, a->heads, panels * PANEL);
-        memcpy(out + (i - first) * s->ld + key, at->sums, (size_t)see * sizeof(float));
+        s->p->scores(at->s, q, d, (next - i - 1) * heads + a->heads, at->panels, (int)(width / PANEL), d);
+        for (int64_t j = i; j < next; j++) {
+            int64_t see = seen(a, j, key, keys);
+            if (see <= 0) continue;
+            s->m->relu_sum(at->sums, at->s + (j - i) * heads * width, width, a->w + j * a->ldw, a->heads,
+                           (int64_t)pad((size_t)see, PANEL));
+            memcpy(out + (j - first) * s->ld + key, at->sums, (size_t)see * sizeof(float));
+        }
     }
 }
 

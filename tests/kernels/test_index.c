@@ -120,7 +120,7 @@ static void test_scores_and_choice(void **state) {
     (void)state;
     static const shape shapes[] = {{1, 1, 16, 128, 4, 0},      {1, 300, 16, 128, 64, 0}, {3, 270, 5, 20, 100, 3},
                                    {20, 300, 7, 24, 33, 1},    {40, 40, 64, 56, 16, 0},  {9, 530, 14, 40, 512, 0},
-                                   {12, 100, 32, 128, 200, 2}, {17, 290, 6, 28, 1, 0}};
+                                   {12, 100, 32, 128, 200, 2}, {17, 290, 6, 28, 1, 0},   {141, 330, 5, 24, 210, 1}};
     for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
         for (int l = 0; l < LENGTH(test_levels); l++) {
             queue *q = open_level(l, 2, c);
