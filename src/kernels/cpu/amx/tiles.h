@@ -11,8 +11,8 @@ typedef struct tile_config {
     uint8_t rows[16];
 } tile_config;
 
-/* A constant and not filled in on the stack: GCC 12's intrinsic says that it reads eight bytes, and the compiler may leave
- * the rest of a local one unwritten. */
+/* A constant and not filled in on the stack: GCC 12's intrinsic says that it reads eight bytes, and the compiler may
+ * leave the rest of a local one unwritten. */
 static const tile_config tile_shapes = {
     .palette = 1,
     .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
