@@ -280,7 +280,7 @@ status value_dump_json(run *r, str *s, const value *v, const json_style *style, 
 /* template_string.c */
 extern const builtin string_methods[];
 
-/* template_call.c, template_test.c; *_find: NULL if there is none of that name */
+/* template_call.c, template_predicate.c; *_find: NULL if there is none of that name */
 const builtin *filter_find(text name);
 const builtin *test_find(text name);
 const builtin *function_find(text name); /* range, namespace, ... */
