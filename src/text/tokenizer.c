@@ -128,7 +128,8 @@ static status read_role(tokenizer *t, const sources *s, const char *key, role *r
 }
 
 static status affix_add(affix *a, int64_t id, const tokenizer *t, error *e) {
-    if (id < 0 || id >= t->v.size) return fail(e, ERR_FORMAT, "post_processor: no token has id %lld", (long long)id);
+    if (id < 0 || id >= t->v.size || !tokenizer_token_text(t, (int32_t)id)) /* ids may have holes */
+        return fail(e, ERR_FORMAT, "post_processor: no token has id %lld", (long long)id);
     if (a->n == MAX_AFFIX) return fail(e, ERR_UNSUPPORTED, "post_processor: more than %d tokens at one end", MAX_AFFIX);
     a->id[a->n++] = (int32_t)id;
     return OK;
