@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs all tests: the programs given as arguments (cmocka), the command-line tests, the fuzz targets for a moment each, the
+# Runs all tests: the programs given as arguments (cmocka), the command-line tests, the fuzz targets for a moment each
+# (the same inputs every time; FUZZ_RUNS=10000000 and a build/fuzz/tests/fuzz/ program by hand dig deeper), the
 # rules of the house. The last line is `N passed, N failed`.
 # usage: BUILD=build tests/run.sh TEST...
 build=${BUILD:-build}
@@ -54,7 +55,7 @@ for f in build/fuzz/tests/fuzz/fuzz_*; do
     corpus=build/fuzz/corpus/$name
     mkdir -p "$corpus"
     [ ! -d "tests/fuzz/corpus/$name" ] || cp -n tests/fuzz/corpus/"$name"/* "$corpus"/
-    if "$f" -max_total_time="${FUZZ_SECONDS:-5}" -rss_limit_mb=2048 -artifact_prefix="$build/" "$corpus" > "$log" 2>&1; then
+    if "$f" -seed=1 -runs="${FUZZ_RUNS:-50000}" -max_total_time=30 -rss_limit_mb=2048 -artifact_prefix="$build/" "$corpus" > "$log" 2>&1; then
         echo "ok     $name ($(grep -o 'stat::number_of_executed_units: *[0-9]*' "$log" | grep -o '[0-9]*$') $(tail -1 "$log"))"
         ok 1 0
     else
