@@ -22,6 +22,18 @@ int api_result(status s, const error *from, hadal_error *to) {
     return s;
 }
 
+void api_options(void *to, size_t size, const void *from) {
+    size_t given;
+    if (!from) return;
+    memcpy(&given, from, sizeof given);
+    memcpy(to, from, given && given < size ? given : size);
+}
+
+int api_threads(int wanted) {
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return wanted ? wanted : cpus > 0 && cpus <= 1024 ? (int)cpus : 1;
+}
+
 static int refuse(hadal_error *e, const char *text) {
     error why;
     return api_result(fail(&why, ERR_ARG, "%s", text), &why, e);
@@ -47,22 +59,20 @@ static status compute_of(const char *name, compute *out, error *e) {
 static status open_model(hadal_model *h, const char *folder, const hadal_model_options *o, error *e) {
     mla_form form = MLA_CHEAPER;
     compute c = COMPUTE_BF16;
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = o->threads ? o->threads : cpus > 0 && cpus <= 1024 ? (int)cpus : 1;
     TRY(form_of(o->attention, &form, e));
     TRY(compute_of(o->compute, &c, e));
     TRY(model_open(&h->m, folder, e));
     h->file_bytes = weights_bytes(h->m->file);
     if (o->progress && o->progress(o->progress_arg, 1, 2, "weights")) return fail(e, ERR_CANCELLED, "cancelled");
     TRY(folder_text_open(&h->text, folder, e));
-    return engine_open(&h->g, h->m, threads, o->kernels, c, form, e);
+    return engine_open(&h->g, h->m, api_threads(o->threads), o->kernels, c, form, e);
 }
 
 int hadal_model_open(hadal_model **out, const char *folder, const hadal_model_options *o, hadal_error *e) {
     if (!out || !folder) return refuse(e, "hadal_model_open needs a place for the model and a folder");
     *out = NULL;
     hadal_model_options options = {0};
-    if (o) memcpy(&options, o, o->size && o->size < sizeof options ? o->size : sizeof options);
+    api_options(&options, sizeof options, o);
     hadal_model *h = calloc(1, sizeof *h);
     error why;
     status s = h ? open_model(h, folder, &options, &why) : fail(&why, ERR_NOMEM, "memory is out");
@@ -208,7 +218,7 @@ int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *pro
     const folder_text *text = &s[0]->model->text;
     hadal_sampling given;
     hadal_sampling_defaults(s[0]->model, &given);
-    if (o) memcpy(&given, o, o->size && o->size < sizeof given ? o->size : sizeof given);
+    api_options(&given, sizeof given, o);
     generation g = {.sampling = {.temperature = given.temperature,
                                  .top_k = given.top_k,
                                  .top_p = given.top_p == 0 ? 1 : given.top_p,

@@ -1,7 +1,6 @@
 /* Public functions for checkpoints and measurements: convert, init, check, trace, bench. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "api/internal.h"
 #include "convert/convert.h"
 #include "convert/init.h"
@@ -9,11 +8,6 @@
 #include "eval/golden_logits.h"
 #include "eval/logit_kl.h"
 #include "eval/trace.h"
-
-static int thread_count(int wanted) {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    return wanted > 0 ? wanted : cpus > 0 && cpus <= 1024 ? (int)cpus : 1;
-}
 
 static status give_json(json_t *j, char **out, error *e) {
     char *text = json_dumps(j, JSON_INDENT(2));
@@ -57,7 +51,7 @@ static status convert(const char *in, const char *out, const hadal_convert_optio
     convert_options c = {.in = in, .out = out, .progress = on_bytes, .progress_arg = &progress};
     convert_result r = {0};
     TRY(convert_options_read(&c, o, e));
-    TRY(pool_open(&c.threads, thread_count(o->threads), e));
+    TRY(pool_open(&c.threads, api_threads(o->threads), e));
     status s = convert_run(&c, &r, e);
     pool_close(c.threads);
     if (s != OK || !json) return s;
@@ -72,7 +66,7 @@ int hadal_convert(const char *in, const char *out, const hadal_convert_options *
     error why;
     if (json) *json = NULL;
     hadal_convert_options options = {0};
-    if (o) memcpy(&options, o, o->size && o->size < sizeof options ? o->size : sizeof options);
+    api_options(&options, sizeof options, o);
     if (!in || !out) return api_result(fail(&why, ERR_ARG, "convert needs two folders"), &why, e);
     return api_result(convert(in, out, &options, json, &why), &why, e);
 }
@@ -140,7 +134,7 @@ int hadal_bench(hadal_model *m, const hadal_bench_options *o, char **json, hadal
     error why;
     if (json) *json = NULL;
     hadal_bench_options options = {0};
-    if (o) memcpy(&options, o, o->size && o->size < sizeof options ? o->size : sizeof options);
+    api_options(&options, sizeof options, o);
     return api_result(bench(m, &options, json, &why), &why, e);
 }
 
@@ -148,7 +142,7 @@ int hadal_bench_machine(int threads, const char *kernels, char **json, hadal_err
     error why;
     if (json) *json = NULL;
     json_t *j = NULL;
-    status s = bench_machine(thread_count(threads), kernels, &j, &why);
+    status s = bench_machine(api_threads(threads), kernels, &j, &why);
     if (s == OK) s = give_json(j, json, &why);
     return api_result(s, &why, e);
 }

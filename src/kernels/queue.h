@@ -1,4 +1,4 @@
-/* What a queue is inside: for the files of this folder (and for queue_failed, which owners of a queue call). */
+/* What a queue is inside: for the files of this folder. */
 #ifndef HADAL_KERNELS_QUEUE_H
 #define HADAL_KERNELS_QUEUE_H
 
@@ -48,8 +48,5 @@ void attn_fill(struct attn_micro *m, level l);
  * slot had to grow. NULL when memory is out (or has been before): the operation then returns without doing anything.
  * Only the thread that owns the queue calls it, never a task. */
 void *queue_scratch(queue *q, int slot, size_t bytes);
-
-/* ERR_NOMEM when an operation since the last call could not get its scratch memory and did nothing; clears the mark. */
-status queue_failed(queue *q, error *e);
 
 #endif

@@ -42,47 +42,7 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
         for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
 }
 
-/* All rows of x, in parts of at most 4: what is read of w stays in the first cache meanwhile. */
-INLINE void few_all(const few_call *c, dtype type, compute mode, int64_t row, int R) {
-    int t = 0;
-    for (; t + 4 <= c->n; t += 4) few_rows(c, type, mode, row, t, R, 4);
-    if (t + 2 <= c->n) {
-        few_rows(c, type, mode, row, t, R, 2);
-        t += 2;
-    }
-    if (t < c->n) few_rows(c, type, mode, row, t, R, 1);
-}
-
-INLINE void few(const few_call *c, dtype type, compute mode) {
-    int64_t row = 0;
-    for (; row + FEW_R <= c->rows; row += FEW_R) few_all(c, type, mode, row, FEW_R);
-    for (; row < c->rows; row++) few_all(c, type, mode, row, 1);
-}
-
-static void few_f32_f32(const few_call *c) {
-    few(c, DT_F32, COMPUTE_F32);
-}
-static void few_f32_bf16(const few_call *c) {
-    few(c, DT_BF16, COMPUTE_F32);
-}
-static void few_f32_f16(const few_call *c) {
-    few(c, DT_F16, COMPUTE_F32);
-}
-static void few_f32_e4m3(const few_call *c) {
-    few(c, DT_E4M3, COMPUTE_F32);
-}
-static void few_bf16_f32(const few_call *c) {
-    few(c, DT_F32, COMPUTE_BF16);
-}
-static void few_bf16_bf16(const few_call *c) {
-    few(c, DT_BF16, COMPUTE_BF16);
-}
-static void few_bf16_f16(const few_call *c) {
-    few(c, DT_F16, COMPUTE_BF16);
-}
-static void few_bf16_e4m3(const few_call *c) {
-    few(c, DT_E4M3, COMPUTE_BF16);
-}
+#include "kernels/cpu/few_lanes.h"
 
 static void few_x(uint16_t *to, const float *x, int64_t in) {
     int64_t padded = (in + FEW_PAD - 1) / FEW_PAD * FEW_PAD;
