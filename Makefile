@@ -8,7 +8,7 @@ WARN    := -Wall -Wextra -Wpedantic
 OPT     ?= -O2 -g
 CFLAGS  ?= $(OPT)
 override CFLAGS += -std=c11 -D_DEFAULT_SOURCE -fPIC -fno-math-errno $(WARN) -Iinclude -Isrc -MMD -MP
-LDLIBS  := -ljansson -lpcre2-8 -lutf8proc -lm -lpthread
+LDLIBS  := -ljansson -lpcre2-8 -lutf8proc -lyaml -lz -lzstd -lm -lpthread
 
 # make test SAN=1: address and undefined-behaviour sanitizers, in a build folder of their own
 ifdef SAN
@@ -58,11 +58,20 @@ $(BUILD)/hadal: $(CLIOBJ) $(filter $(BUILD)/src/base/%,$(LIBOBJ)) $(BUILD)/libha
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lreadline
 
 # --- tests: one program per tests/*/test_*.c; what several share lies beside them as other .c files ----------------
-SHARED  := $(filter-out tests/fuzz/% tests/gold/gold.c $(wildcard tests/*/test_*.c),$(sort $(wildcard tests/*/*.c)))
+SHARED  := $(filter-out tests/fuzz/% tests/f64/% tests/gold/gold.c $(wildcard tests/*/test_*.c),$(sort $(wildcard tests/*/*.c)))
 TESTOBJ := $(SHARED:%.c=$(BUILD)/%.o)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/internal.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lz $(LDLIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+
+# tests/f64: the parts of the model compiled with double for real, over plain loops for operations (tests/f64/ops.c).
+F64     := $(wildcard src/base/*.c src/tensor/*.c src/model/attn_*.c src/model/moe_*.c) src/model/ffn.c \
+           src/model/indexer.c src/model/rope.c $(filter-out $(wildcard tests/f64/test_*.c),$(wildcard tests/f64/*.c))
+$(BUILD)/f64/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DHADAL_F64 -c $< -o $@
+$(BUILD)/tests/f64/%: $(BUILD)/f64/tests/f64/%.o $(F64:%.c=$(BUILD)/f64/%.o)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 # Fuzz targets need clang's libFuzzer; `make test` runs each for a few seconds on its corpus.
 FUZZ    := $(patsubst %.c,build/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))

@@ -363,9 +363,9 @@ static void product_task(void *arg, int64_t task, int thread) {
 
 /* --- plan -------------------------------------------------------------------------------------------------------- */
 
-static kind kind_of(const product *p) {
+static kind kind_of(const queue *q, const product *p) {
     if (p->transposed) return TRANSPOSED;
-    return p->n <= OP_FEW_ROWS ? FEW : MANY;
+    return p->n <= OP_FEW_ROWS && !q->rows_alike ? FEW : MANY;
 }
 
 /* Bytes of scratch memory that a task of a kind needs. */
@@ -422,7 +422,7 @@ void op_linear(queue *q, const product *list, int count) {
         if (list[i].n <= 0) continue;
         const tensor *w = list[i].w;
         piece *pc = &p.piece[p.pieces++];
-        *pc = (piece){.p = &list[i], .kind = kind_of(&list[i]), .scale = w->scale, .scale_stride = w->scale_stride};
+        *pc = (piece){.p = &list[i], .kind = kind_of(q, &list[i]), .scale = w->scale, .scale_stride = w->scale_stride};
         pc->compute = list[i].f32 ? COMPUTE_F32 : q->compute;
         if (!pc->scale) {
             pc->scale = p.ones;

@@ -10,13 +10,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/error.h"
+#include "tensor/real.h"
 #include "tensor/tensor.h"
 
 typedef struct queue queue; /* threads, kernel level and scratch memory of one user: one thread at a time */
 
 typedef enum compute {
-    COMPUTE_F32, /* every product in F32 */
-    COMPUTE_BF16 /* operands of products rounded to BF16, sums in F32 */
+    COMPUTE_F32,  /* every product in F32 */
+    COMPUTE_BF16, /* operands of products rounded to BF16, sums in F32 */
+    COMPUTE_FP8   /* training: operands of products rounded to E4M3 (see train_ops.h); all else in F32 */
 } compute;
 
 /* level: NULL for the best that the machine has, or "portable", "avx2", "avx512", "avx512bf16", "amx". */
@@ -26,6 +28,10 @@ const char *queue_level(const queue *q);
 int queue_threads(const queue *q);
 status queue_failed(queue *q, error *e); /* ERR_NOMEM once after scratch memory ran out in an operation; else OK */
 compute queue_compute(const queue *q);
+
+/* From now on a row's result never depends on the number of rows in its product: few rows go the way of many. What
+ * training wants, where an expert's rows may be cut in any way. */
+void queue_rows_alike(queue *q);
 
 /* f(arg, task, thread) for all tasks on the queue's threads. */
 void queue_run(queue *q, int64_t tasks, void (*f)(void *arg, int64_t task, int thread), void *arg);
@@ -39,12 +45,12 @@ void queue_run(queue *q, int64_t tasks, void (*f)(void *arg, int64_t task, int t
 enum { OP_FEW_ROWS = 8 };
 typedef struct product {
     const tensor *w;
-    const float *x;
+    const real *x;
     int64_t ldx;
     void *y;
     int64_t ldy;
     int64_t n;
-    const float *bias; /* [out] or NULL */
+    const real *bias; /* [out] or NULL */
     dtype y_type;      /* DT_F32 or DT_BF16 */
     bool transposed, add;
     bool f32; /* F32 products whatever the queue computes in: the router */
@@ -53,20 +59,20 @@ void op_linear(queue *q, const product *list, int count);
 
 /* --- rows ------------------------------------------------------------------------------------------------------ */
 /* y = x / sqrt(mean(x^2) + eps) * w over rows of dim numbers; y may be x. */
-void op_rmsnorm(queue *q, float *y, int64_t ldy, const float *x, int64_t ldx, const float *w, int64_t n, int64_t dim,
-                float eps);
+void op_rmsnorm(queue *q, real *y, int64_t ldy, const real *x, int64_t ldx, const real *w, int64_t n, int64_t dim,
+                real eps);
 /* y = (x - mean) / sqrt(var + eps) * w + b: the indexer's key norm. */
-void op_layernorm(queue *q, float *y, int64_t ldy, const float *x, int64_t ldx, const float *w, const float *b,
-                  int64_t n, int64_t dim, float eps);
+void op_layernorm(queue *q, real *y, int64_t ldy, const real *x, int64_t ldx, const real *w, const real *b,
+                  int64_t n, int64_t dim, real eps);
 /* y = silu(a) * b, silu(a) = a / (1 + exp(-a)); y may be a. */
-void op_swiglu(queue *q, float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t n,
+void op_swiglu(queue *q, real *y, int64_t ldy, const real *a, int64_t lda, const real *b, int64_t ldb, int64_t n,
                int64_t dim);
 /* y += x */
-void op_add(queue *q, float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, int64_t dim);
+void op_add(queue *q, real *y, int64_t ldy, const real *x, int64_t ldx, int64_t n, int64_t dim);
 /* Rotates `heads` vectors of `dim` numbers a row, the vectors `head_stride` apart, by the angles of position pos[row].
  * table: [positions][dim/2][2] = cos, sin. interleaved: pairs (2i, 2i+1); else halves (i, i + dim/2). */
-void op_rope(queue *q, float *x, int64_t ldx, int64_t n, int64_t heads, int64_t head_stride, int64_t dim,
-             const float *table, const int32_t *pos, bool interleaved);
+void op_rope(queue *q, real *x, int64_t ldx, int64_t n, int64_t heads, int64_t head_stride, int64_t dim,
+             const real *table, const int32_t *pos, bool interleaved);
 
 /* --- attention -------------------------------------------------------------------------------------------------
  * One sequence: query row i (of n) sits at position T - n + i and sees the keys 0 .. T - n + i.
@@ -74,16 +80,16 @@ void op_rope(queue *q, float *x, int64_t ldx, int64_t n, int64_t heads, int64_t 
  * BF16), rows k_stride / v_stride elements apart, heads d_qk / d_v elements apart inside a row unless k_head_stride /
  * v_head_stride say otherwise. No n x T matrix is kept. Softmax in F32. */
 typedef struct attention {
-    float *o;
+    real *o;
     int64_t ldo; /* head h of row i: o + i * ldo + h * d_v */
-    const float *q;
+    const real *q;
     int64_t ldq; /* head h of row i: q + i * ldq + h * d_qk */
     int64_t n, T;
     const void *k, *v;
     dtype kv_type;
     int64_t k_stride, v_stride, k_head_stride, v_head_stride;
     int heads, kv_heads, d_qk, d_v;
-    float scale;
+    real scale;
 } attention;
 void op_attention(queue *q, const attention *list, int count);
 
@@ -92,16 +98,16 @@ void op_attention(queue *q, const attention *list, int count);
  * keep: NULL, or for query i the keep_n[i] rows keep[i * keep_stride ..] (ascending, all visible): only those are read.
  */
 typedef struct latent_attention {
-    float *o;
+    real *o;
     int64_t ldo; /* head h of row i: o + i * ldo + h * rank */
-    const float *q;
+    const real *q;
     int64_t ldq; /* head h of row i: q + i * ldq + h * (rank + rope) */
     int64_t n, T;
     const void *rows;
     dtype row_type; /* F32 or BF16 */
     int64_t row_stride;
     int heads, rank, rope;
-    float scale;
+    real scale;
     const int32_t *keep, *keep_n;
     int64_t keep_stride;
 } latent_attention;
@@ -111,9 +117,9 @@ void op_latent_attention(queue *q, const latent_attention *list, int count);
  * the top_k largest (all visible ones when there are no more than top_k) as ascending positions; of equal scores the
  * earlier position wins. scores: NULL, or [n][ld_scores] that receives I (0 where not visible). */
 typedef struct index_select {
-    const float *q; /* [n][heads][dim], rows ldq apart */
+    const real *q; /* [n][heads][dim], rows ldq apart */
     int64_t ldq;
-    const float *w; /* [n][heads], rows ldw apart */
+    const real *w; /* [n][heads], rows ldw apart */
     int64_t ldw;
     const void *keys; /* [T][dim] */
     dtype key_type;
@@ -122,7 +128,7 @@ typedef struct index_select {
     int heads, dim, top_k;
     int32_t *keep, *keep_n; /* keep[i * keep_stride + ...] */
     int64_t keep_stride;
-    float *scores;
+    real *scores;
     int64_t ld_scores;
 } index_select;
 void op_index_select(queue *q, const index_select *list, int count);

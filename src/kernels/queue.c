@@ -52,6 +52,10 @@ int queue_threads(const queue *q) {
     return q->threads;
 }
 
+void queue_rows_alike(queue *q) {
+    q->rows_alike = true;
+}
+
 compute queue_compute(const queue *q) {
     return q->compute;
 }

@@ -35,6 +35,7 @@ struct queue {
         void *p;
         size_t bytes;
     } scratch[SLOT_COUNT];
+    bool rows_alike; /* products of few rows go the way of many */
     bool failed; /* scratch memory ran out once: operations do nothing from then on */
 };
 

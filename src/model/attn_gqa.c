@@ -8,7 +8,7 @@
 #include "model/cache_rows.h"
 
 typedef struct gqa_weights {
-    float *norm, *q_bias, *k_bias, *v_bias, *o_bias;
+    real *norm, *q_bias, *k_bias, *v_bias, *o_bias;
     tensor q, k, v, o;
 } gqa_weights;
 
@@ -42,7 +42,7 @@ static status forward(part_call *c) {
     flow *x = c->x;
     const int64_t n = x->n, hidden = m->hidden_size, heads = m->num_attention_heads, kv = m->num_key_value_heads,
                   d = m->head_dim, width = row_width(m);
-    float *u, *q, *rows, *out, *branch;
+    real *u, *q, *rows, *out, *branch;
     attention *jobs;
     TAKE(c, u, n * hidden);
     TAKE(c, q, n * heads * d);
@@ -50,7 +50,7 @@ static status forward(part_call *c) {
     TAKE(c, out, n * heads * d);
     TAKE(c, branch, n * hidden);
     TAKE(c, jobs, x->n_seq);
-    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (float)m->rms_norm_eps);
+    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (real)m->rms_norm_eps);
     product list[] = {{.w = &w->q, .x = u, .ldx = hidden, .y = q, .ldy = heads * d, .n = n, .bias = w->q_bias},
                       {.w = &w->k, .x = u, .ldx = hidden, .y = rows, .ldy = width, .n = n, .bias = w->k_bias},
                       {.w = &w->v, .x = u, .ldx = hidden, .y = rows + kv * d, .ldy = width, .n = n, .bias = w->v_bias}};
@@ -78,7 +78,7 @@ static status forward(part_call *c) {
                               .kv_heads = (int)kv,
                               .d_qk = (int)d,
                               .d_v = (int)d,
-                              .scale = (float)config_attention_scale(m)};
+                              .scale = (real)config_attention_scale(m)};
     }
     op_attention(c->q, jobs, x->n_seq);
     op_linear(c->q,
@@ -89,4 +89,9 @@ static status forward(part_call *c) {
     return OK;
 }
 
-const part part_gqa = {"gqa", slots, sizeof(gqa_weights), CACHE_ATTENTION, row_width, forward};
+const part part_gqa = {.name = "gqa",
+                       .weights = slots,
+                       .weights_size = sizeof(gqa_weights),
+                       .cache = CACHE_ATTENTION,
+                       .cache_width = row_width,
+                       .decode = forward};

@@ -19,13 +19,13 @@
 #include "model/cache_rows.h"
 
 typedef struct project_weights {
-    float *norm, *q_a_norm, *kv_a_norm, *q_a_bias, *kv_a_bias;
+    real *norm, *q_a_norm, *kv_a_norm, *q_a_bias, *kv_a_bias;
     tensor q, q_a, q_b, kv_a;
 } project_weights;
 
 typedef struct mla_weights {
     tensor kv_b, o;
-    float *o_bias;
+    real *o_bias;
 } mla_weights;
 
 static bool has_q_rank(const model_config *c) {
@@ -74,11 +74,11 @@ static status project(part_call *c) {
     flow *x = c->x;
     const int64_t n = x->n, hidden = m->hidden_size, rank = m->kv_lora_rank, rope = m->qk_rope_head_dim,
                   heads = m->num_attention_heads, qk = config_qk_dim(m), width = row_width(m);
-    float *u, *q, *q_a = NULL, *rows;
+    real *u, *q, *q_a = NULL, *rows;
     TAKE(c, u, n * hidden);
     TAKE(c, q, n * heads * qk);
     TAKE(c, rows, n * width);
-    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (float)m->rms_norm_eps);
+    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (real)m->rms_norm_eps);
     product kv_a = {.w = &w->kv_a, .x = u, .ldx = hidden, .y = rows, .ldy = width, .n = n, .bias = w->kv_a_bias};
     if (m->q_lora_rank) {
         TAKE(c, q_a, n * m->q_lora_rank);
@@ -86,14 +86,14 @@ static status project(part_call *c) {
             {.w = &w->q_a, .x = u, .ldx = hidden, .y = q_a, .ldy = m->q_lora_rank, .n = n, .bias = w->q_a_bias}, kv_a};
         op_linear(c->q, both, 2);
         op_rmsnorm(c->q, q_a, m->q_lora_rank, q_a, m->q_lora_rank, w->q_a_norm, n, m->q_lora_rank,
-                   (float)m->rms_norm_eps);
+                   (real)m->rms_norm_eps);
         op_linear(c->q, &(product){.w = &w->q_b, .x = q_a, .ldx = m->q_lora_rank, .y = q, .ldy = heads * qk, .n = n},
                   1);
     } else {
         product both[] = {{.w = &w->q, .x = u, .ldx = hidden, .y = q, .ldy = heads * qk, .n = n}, kv_a};
         op_linear(c->q, both, 2);
     }
-    op_rmsnorm(c->q, rows, width, rows, width, w->kv_a_norm, n, rank, (float)m->rms_norm_eps);
+    op_rmsnorm(c->q, rows, width, rows, width, w->kv_a_norm, n, rank, (real)m->rms_norm_eps);
     op_rope(c->q, q + m->qk_nope_head_dim, heads * qk, n, heads, qk, rope, x->rope, x->row, m->rope_interleave);
     op_rope(c->q, rows + rank, width, n, 1, 0, rope, x->rope, x->row, m->rope_interleave);
     watch(c, "kv_latent", rows, width, rank);
@@ -115,12 +115,12 @@ static tensor value_rows(const model_config *m, const mla_weights *w, int64_t he
 }
 
 /* All sequences of the batch at once, so that the threads have work when each has one row. */
-static status absorbed(part_call *c, const sequence *const *seq, int count, float *out) {
+static status absorbed(part_call *c, const sequence *const *seq, int count, real *out) {
     const model_config *m = c->cfg;
     const flow *x = c->x;
     const int64_t heads = m->num_attention_heads, nope = m->qk_nope_head_dim, rope = m->qk_rope_head_dim,
                   rank = m->kv_lora_rank, qk = nope + rope, v = m->v_head_dim, width = rank + rope;
-    float *q, *latent;
+    real *q, *latent;
     tensor *w;
     product *list;
     latent_attention *jobs;
@@ -161,7 +161,7 @@ static status absorbed(part_call *c, const sequence *const *seq, int count, floa
                                      .heads = (int)heads,
                                      .rank = (int)rank,
                                      .rope = (int)rope,
-                                     .scale = (float)config_attention_scale(m)};
+                                     .scale = (real)config_attention_scale(m)};
         if (x->keep_n) {
             jobs[s].keep = x->keep + first * m->index_topk;
             jobs[s].keep_n = x->keep_n + first;
@@ -208,7 +208,7 @@ enum {
 }; /* heads are expanded in groups of about this size: bounded memory, and cache hits */
 
 /* One sequence: keys and values of all its rows, a group of heads at a time. */
-static status expanded(part_call *c, const sequence *seq, float *out) {
+static status expanded(part_call *c, const sequence *seq, real *out) {
     const model_config *m = c->cfg;
     const cache_rows *cache = &seq->cache[c->layer][CACHE_ATTENTION];
     const int64_t heads = m->num_attention_heads, nope = m->qk_nope_head_dim, rope = m->qk_rope_head_dim,
@@ -216,7 +216,7 @@ static status expanded(part_call *c, const sequence *seq, float *out) {
     const size_t size = dtype_size(cache->type);
     int64_t group = EXPANDED_BYTES / (T * (qk + v) * (int64_t)size);
     group = group < 1 ? 1 : group > heads ? heads : group;
-    float *latent;
+    real *latent;
     char *k, *value;
     tensor *w;
     product *list;
@@ -267,7 +267,7 @@ static status expanded(part_call *c, const sequence *seq, float *out) {
                                   .kv_heads = (int)g,
                                   .d_qk = (int)qk,
                                   .d_v = (int)v,
-                                  .scale = (float)config_attention_scale(m)},
+                                  .scale = (real)config_attention_scale(m)},
                      1);
     }
     return OK;
@@ -287,7 +287,7 @@ static status mla_forward(part_call *c) {
     const mla_weights *w = c->w;
     flow *x = c->x;
     const int64_t hidden = m->hidden_size, width = m->num_attention_heads * m->v_head_dim;
-    float *out, *branch;
+    real *out, *branch;
     const sequence **few;
     int n_few = 0;
     TAKE(c, out, x->n * width);
@@ -309,6 +309,11 @@ static status mla_forward(part_call *c) {
     return OK;
 }
 
-const part part_mla_project = {"mla_project",   project_slots, sizeof(project_weights),
-                               CACHE_ATTENTION, row_width,     project};
-const part part_mla = {"mla", mla_slots, sizeof(mla_weights), CACHE_NONE, NULL, mla_forward};
+const part part_mla_project = {.name = "mla_project",
+                               .weights = project_slots,
+                               .weights_size = sizeof(project_weights),
+                               .cache = CACHE_ATTENTION,
+                               .cache_width = row_width,
+                               .decode = project};
+const part part_mla = {
+    .name = "mla", .weights = mla_slots, .weights_size = sizeof(mla_weights), .decode = mla_forward};

@@ -1,9 +1,11 @@
 /* The seam between the mathematics of the family and the engines that run it: parts, their weights, what flows through.
  *
  * A transformer block is a short list of parts (attention; router, experts; ...). A part lists its weights once: the
- * names, sizes and kinds by which they are found in files, counted, initialised and converted. It computes in
- * `forward`, which adds the part's branch to the residual stream of a batch of rows and reads and writes the caches of
- * the sequences that the rows belong to. */
+ * names, sizes and kinds by which they are found in files, counted, initialised, converted and trained. It computes in
+ *   forward   adds the part's branch to the residual stream of whole documents, and keeps what backward will want
+ *   backward  from the gradients of its outputs those of its inputs (and of norms and biases); keeps what wgrad wants
+ *   wgrad     adds to the gradients of its matrices, from what was kept alone: it may run later
+ *   decode    forward for rows that continue sequences with caches; NULL: forward does not look at other rows */
 #ifndef HADAL_MODEL_BLOCK_H
 #define HADAL_MODEL_BLOCK_H
 
@@ -13,6 +15,7 @@
 #include "base/error.h"
 #include "kernels/ops.h"
 #include "model/config.h"
+#include "tensor/real.h"
 #include "tensor/tensor.h"
 
 /* Sizes of weights, as names over the configuration (weights.c gives the numbers). */
@@ -38,7 +41,7 @@ typedef enum dim_name {
 } dim_name;
 
 enum weight_flags {
-    W_VECTOR = 1,     /* field is float *: widened to F32 when bound (norms, biases: a few KB) */
+    W_VECTOR = 1,     /* field is real *: widened to F32 when bound (norms, biases: a few KB) */
     W_PER_EXPERT = 2, /* field is tensor *: one for each routed expert; %d in the name is its number */
     W_FP8 = 4,        /* stored as E4M3 with block scales in FP8 checkpoints; else the type of the checkpoint */
     W_ONES = 8,       /* initialised to one (norms); else normal, or zero with W_ZERO */
@@ -73,7 +76,7 @@ typedef struct sequence { /* rows first .. first+n-1 of a batch continue a seque
 
 /* Called with intermediate values when somebody wants to see them (hadal trace); layer -1: outside the blocks. */
 typedef struct watcher {
-    void (*see)(void *arg, const char *name, int64_t layer, const float *x, int64_t ld, int64_t n, int64_t width);
+    void (*see)(void *arg, const char *name, int64_t layer, const real *x, int64_t ld, int64_t n, int64_t width);
     void (*see_ints)(void *arg, const char *name, int64_t layer, const int32_t *x, int64_t ld, int64_t n,
                      int64_t width);
     void *arg;
@@ -81,19 +84,49 @@ typedef struct watcher {
 
 typedef enum mla_form { MLA_CHEAPER, MLA_EXPANDED, MLA_ABSORBED } mla_form;
 
-typedef struct flow {   /* what runs through the blocks */
-    int64_t n;          /* rows */
-    float *h;           /* residual stream [n][hidden] */
+typedef struct flow {  /* what runs through the blocks */
+    int64_t n;         /* rows */
+    real *h;           /* residual stream [n][hidden] */
     const int32_t *row; /* 0 .. n-1: the rows of rope, for op_rope */
-    const float *rope;  /* cos and sin of each row's position: [n][rotated/2][2] */
+    const real *rope;  /* cos and sin of each row's position: [n][rotated/2][2] */
     const sequence *seq;
     int n_seq;
-    const float *u, *q_a, *q; /* left by mla_project: the normed input [n][hidden], the normed query latent
-                                 [n][q_lora_rank], the rotated queries [n][heads][qk] */
-    int32_t *keep, *keep_n;   /* DSA: row i attends to keep[i * index_topk ..][0 .. keep_n[i]); keep_n NULL: to all */
-    int32_t *expert;          /* routing: [n][num_experts_per_tok] */
-    float *gate;              /*          their weights */
+    const real *u, *q_a, *q; /* left by mla_project: the normed input [n][hidden], the normed query latent
+                                [n][q_lora_rank], the rotated queries [n][heads][qk] */
+    int32_t *keep, *keep_n;  /* DSA: row i attends to keep[i * index_topk ..][0 .. keep_n[i]); keep_n NULL: to all */
+    int32_t *expert;         /* routing: [n][num_experts_per_tok] */
+    real *gate;              /*          their weights; 0 for a dropped pair */
+    /* training only */
+    const real *kv;          /* normed latent and rotated key part [n][kv_lora_rank + qk_rope_head_dim] */
+    const struct attention_train *attention; /* [n_seq]: what the attention computed, for the indexer's loss */
+    const int64_t *batch_row; /* [n_batch_rows + 1]: the rows (sequences) of the batch, for the balance loss */
+    int64_t n_batch_rows;
 } flow;
+
+/* What a step minimises besides the language-model loss, and how a part shall run. Factors are gradients of the total
+ * loss: already divided by what the whole step (all micro-batches, all ranks) averages over. */
+typedef struct objective {
+    real balance;           /* alpha / rows of the step: factor of each row's sum_i f_i P_i */
+    real indexer;           /* indexer_loss_scaling_factor / (layers * tokens of the step): factor of each token's KL */
+    bool indexer_sparse;    /* attend to the chosen rows, KL over them; false: dense warm-up */
+    bool language_model;    /* false: the indexer alone is trained, and only its backward runs */
+    double capacity_factor; /* <= 0: dropless */
+    bool drop_by_probs;     /* drop the pairs of least weight; false: the last ones in (token, choice) order */
+    bool capacity_per_row;  /* capacity counts for each batch row; false: for the whole call */
+} objective;
+
+enum recompute { /* what forward does not keep, and backward computes again */
+    RECOMPUTE_NORM = 1,   /* outputs of RMSNorm */
+    RECOMPUTE_MLA_UP = 2, /* queries, keys and values: outputs of the up-projections */
+    RECOMPUTE_SWIGLU = 4  /* both inputs of SwiGLU's product, from the normed input */
+};
+
+typedef struct layer_stats { /* counted by forward and backward; NULL: this pass does not count */
+    int64_t *load;           /* [experts] (token, expert) pairs, dropped ones included */
+    int64_t dropped;
+    double balance;  /* sum over batch rows of sum_i f_i P_i (V3 report, eq. 17-20) */
+    double index_kl; /* sum over tokens */
+} layer_stats;
 
 typedef struct part_call {
     const model_config *cfg;
@@ -104,6 +137,14 @@ typedef struct part_call {
     arena *scratch; /* the block's: reset by the caller after the last part */
     mla_form form;
     const watcher *watch; /* NULL: nobody */
+    /* training only */
+    void *dw;    /* the same struct as w, of gradients: tensors' data and vectors are written; NULL data: not wanted */
+    flow *dx;    /* gradients of the fields of x that parts hand on: h, u, q_a, q, kv, gate */
+    void *saved; /* part.saved_size bytes, zeroed before forward, the same ones in backward and wgrad; NULL: decoding */
+    arena *keep; /* memory of what forward keeps for backward; NULL: decoding */
+    unsigned recompute;
+    const objective *goal;
+    layer_stats *stats;
     error *e;
 } part_call;
 
@@ -111,9 +152,13 @@ typedef struct part {
     const char *name;
     const weight_slot *weights; /* the only list of this part's weights */
     size_t weights_size;        /* of the struct that the slots' fields lie in */
+    size_t saved_size;          /* of the struct that forward leaves for backward */
     cache_slot cache;
     int64_t (*cache_width)(const model_config *c);
+    status (*decode)(part_call *c);
     status (*forward)(part_call *c);
+    status (*backward)(part_call *c);
+    status (*wgrad)(part_call *c);
 } part;
 
 enum { MAX_PARTS = 6 };
@@ -137,7 +182,16 @@ extern const part part_mla_project, part_mla, part_indexer, part_gqa, part_ffn, 
         if (!(pointer)) return fail((c)->e, ERR_NOMEM, "memory is out");           \
     } while (0)
 
-static inline void watch(const part_call *c, const char *name, const float *x, int64_t ld, int64_t width) {
+/* Memory that backward will read, or the block's when nothing is kept: when decoding, or when `what` is computed again.
+ */
+#define KEEP(c, what, pointer, count)                                                              \
+    do {                                                                                           \
+        arena *keep_ = (c)->keep && !((c)->recompute & (unsigned)(what)) ? (c)->keep : (c)->scratch; \
+        (pointer) = arena_take(keep_, (size_t)(count) * sizeof *(pointer));                        \
+        if (!(pointer)) return fail((c)->e, ERR_NOMEM, "memory is out");                           \
+    } while (0)
+
+static inline void watch(const part_call *c, const char *name, const real *x, int64_t ld, int64_t width) {
     if (c->watch) c->watch->see(c->watch->arg, name, c->layer, x, ld, c->x->n, width);
 }
 

@@ -6,9 +6,9 @@
 
 /* Row i of the batch ([n][width] of rows, ld apart) becomes the next row of the sequence it belongs to, rounded to the
  * cache's type. */
-void cache_append(const part_call *c, cache_slot slot, const float *rows, int64_t ld);
+void cache_append(const part_call *c, cache_slot slot, const real *rows, int64_t ld);
 
 /* out[T][n] = columns first .. first+n-1 of the first T cached rows. */
-void cache_widen(const part_call *c, float *out, const cache_rows *cache, int64_t first, int64_t n, int64_t T);
+void cache_widen(const part_call *c, real *out, const cache_rows *cache, int64_t first, int64_t n, int64_t T);
 
 #endif

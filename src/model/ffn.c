@@ -4,7 +4,7 @@
 #include "model/block.h"
 
 typedef struct ffn_weights {
-    float *norm, *gate_bias, *up_bias, *down_bias;
+    real *norm, *gate_bias, *up_bias, *down_bias;
     tensor gate, up, down;
 } ffn_weights;
 
@@ -29,12 +29,12 @@ static status forward(part_call *c) {
     const ffn_weights *w = c->w;
     flow *x = c->x;
     const int64_t n = x->n, hidden = m->hidden_size, inner = m->intermediate_size;
-    float *u, *a, *b, *branch;
+    real *u, *a, *b, *branch;
     TAKE(c, u, n * hidden);
     TAKE(c, a, n * inner);
     TAKE(c, b, n * inner);
     TAKE(c, branch, n * hidden);
-    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (float)m->rms_norm_eps);
+    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (real)m->rms_norm_eps);
     product in[] = {{.w = &w->gate, .x = u, .ldx = hidden, .y = a, .ldy = inner, .n = n, .bias = w->gate_bias},
                     {.w = &w->up, .x = u, .ldx = hidden, .y = b, .ldy = inner, .n = n, .bias = w->up_bias}};
     op_linear(c->q, in, 2);
@@ -47,4 +47,4 @@ static status forward(part_call *c) {
     return OK;
 }
 
-const part part_ffn = {"ffn", slots, sizeof(ffn_weights), CACHE_NONE, NULL, forward};
+const part part_ffn = {.name = "ffn", .weights = slots, .weights_size = sizeof(ffn_weights), .forward = forward};

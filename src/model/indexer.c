@@ -6,13 +6,13 @@
  *
  * The published code also rotates q and k by a Hadamard matrix before it rounds them to FP8; in exact arithmetic that
  * changes nothing, and here nothing is rounded. The keys have their own cache: index_head_dim numbers a token. */
-#include <math.h>
+#include <tgmath.h>
 #include "model/block.h"
 #include "model/cache_rows.h"
 
 typedef struct indexer_weights {
     tensor wq_b, wk, weights;
-    float *norm, *norm_bias;
+    real *norm, *norm_bias;
 } indexer_weights;
 
 #define P(f) offsetof(indexer_weights, f)
@@ -25,7 +25,7 @@ static const weight_slot slots[] = {
     {.name = ""}};
 #undef P
 
-static const float NORM_EPS = 1e-6f; /* inference code, class LayerNorm */
+static const real NORM_EPS = 1e-6f; /* inference code, class LayerNorm */
 
 static int64_t key_width(const model_config *c) {
     return c->index_head_dim;
@@ -37,7 +37,7 @@ static status forward(part_call *c) {
     flow *x = c->x;
     const int64_t n = x->n, heads = m->index_n_heads, dim = m->index_head_dim, rope = m->qk_rope_head_dim,
                   hidden = m->hidden_size;
-    float *q, *k, *weight, *scores = NULL;
+    real *q, *k, *weight, *scores = NULL;
     index_select *jobs;
     TAKE(c, q, n * heads * dim);
     TAKE(c, k, n * dim);
@@ -52,7 +52,7 @@ static status forward(part_call *c) {
     op_layernorm(c->q, k, dim, k, dim, w->norm, w->norm_bias, n, dim, NORM_EPS);
     op_rope(c->q, q, heads * dim, n, heads, dim, rope, x->rope, x->row, false);
     op_rope(c->q, k, dim, n, 1, 0, rope, x->rope, x->row, false);
-    const float scale = 1 / sqrtf((float)heads) / sqrtf((float)dim);
+    const real scale = 1 / sqrt((real)heads) / sqrt((real)dim);
     for (int64_t i = 0; i < n * heads; i++) weight[i] *= scale;
     cache_append(c, CACHE_INDEX, k, dim);
     bool watched = c->watch && x->n_seq == 1 && x->seq[0].pos == 0;
@@ -95,4 +95,9 @@ static status forward(part_call *c) {
     return OK;
 }
 
-const part part_indexer = {"indexer", slots, sizeof(indexer_weights), CACHE_INDEX, key_width, forward};
+const part part_indexer = {.name = "indexer",
+                           .weights = slots,
+                           .weights_size = sizeof(indexer_weights),
+                           .cache = CACHE_INDEX,
+                           .cache_width = key_width,
+                           .decode = forward};

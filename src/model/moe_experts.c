@@ -32,26 +32,26 @@ typedef struct combine_call {
     const model_config *m;
     const flow *x;
     const int64_t *slot; /* [n][k]: where the token's row at its k-th expert is */
-    const float *routed, *shared;
-    float *branch;
+    const real *routed, *shared;
+    real *branch;
 } combine_call;
 
 static void combine(void *arg, int64_t t, int thread) {
     (void)thread;
     const combine_call *c = arg;
     const int64_t hidden = c->m->hidden_size, k = c->m->num_experts_per_tok;
-    float *out = c->branch + t * hidden;
+    real *out = c->branch + t * hidden;
     if (c->shared) memcpy(out, c->shared + t * hidden, (size_t)hidden * sizeof *out);
     else memset(out, 0, (size_t)hidden * sizeof *out);
     for (int64_t j = 0; j < k; j++) {
-        const float *row = c->routed + c->slot[t * k + j] * hidden, gate = c->x->gate[t * k + j];
+        const real *row = c->routed + c->slot[t * k + j] * hidden, gate = c->x->gate[t * k + j];
         for (int64_t i = 0; i < hidden; i++) out[i] += gate * row[i];
     }
 }
 
 typedef struct gather_call {
-    float *to;
-    const float *from;
+    real *to;
+    const real *from;
     const int64_t *slot;
     int64_t k, width;
 } gather_call;
@@ -70,7 +70,7 @@ static status forward(part_call *c) {
     const int64_t n = x->n, hidden = m->hidden_size, E = m->n_routed_experts, k = m->num_experts_per_tok,
                   inner = m->moe_intermediate_size, shared = m->n_shared_experts, rows = n * k;
     int64_t *first, *slot;
-    float *u_sorted, *a, *b, *y, *y_shared = NULL, *branch;
+    real *u_sorted, *a, *b, *y, *y_shared = NULL, *branch;
     product *list;
     TAKE(c, first, E + 1);
     TAKE(c, slot, rows);
@@ -89,7 +89,7 @@ static status forward(part_call *c) {
     first[0] = 0;
 
     if (n == 1) { /* every expert has the same row */
-        u_sorted = (float *)x->u;
+        u_sorted = (real *)x->u;
     } else {
         TAKE(c, u_sorted, rows * hidden);
         queue_run(c->q, n, gather, &(gather_call){u_sorted, x->u, slot, k, hidden});
@@ -97,7 +97,7 @@ static status forward(part_call *c) {
     const int64_t step = n == 1 ? 0 : hidden;
     int count = 0;
     if (shared) {
-        float *sa = a + rows * inner, *sb = b + rows * inner;
+        real *sa = a + rows * inner, *sb = b + rows * inner;
         list[count++] =
             (product){.w = &w->shared_gate, .x = x->u, .ldx = hidden, .y = sa, .ldy = shared * inner, .n = n};
         list[count++] = (product){.w = &w->shared_up, .x = x->u, .ldx = hidden, .y = sb, .ldy = shared * inner, .n = n};
@@ -134,4 +134,5 @@ static status forward(part_call *c) {
     return OK;
 }
 
-const part part_experts = {"experts", slots, sizeof(experts_weights), CACHE_NONE, NULL, forward};
+const part part_experts = {
+    .name = "experts", .weights = slots, .weights_size = sizeof(experts_weights), .forward = forward};

@@ -8,7 +8,7 @@
  *   routed_scaling_factor
  *
  * Of equal scores the lower index wins. NaN scores lose to all others, so that a choice is always complete. */
-#include <math.h>
+#include <tgmath.h>
 #include "model/block.h"
 #include "model/moe.h"
 
@@ -24,28 +24,28 @@ bool route_has_bias(const model_config *c) {
     return c->topk_method == TOPK_NOAUX_TC;
 }
 
-static void to_scores(const model_config *m, float *s) {
+static void to_scores(const model_config *m, real *s) {
     const int64_t E = m->n_routed_experts;
     if (m->sigmoid_scores) {
-        for (int64_t i = 0; i < E; i++) s[i] = 1 / (1 + expf(-s[i]));
+        for (int64_t i = 0; i < E; i++) s[i] = 1 / (1 + exp(-s[i]));
         return;
     }
-    float max = -INFINITY, sum = 0;
+    real max = -INFINITY, sum = 0;
     for (int64_t i = 0; i < E; i++) max = s[i] > max ? s[i] : max;
-    for (int64_t i = 0; i < E; i++) sum += s[i] = expf(s[i] - max);
+    for (int64_t i = 0; i < E; i++) sum += s[i] = exp(s[i] - max);
     for (int64_t i = 0; i < E; i++) s[i] /= sum;
 }
 
 /* The largest of n numbers whose `taken` is false, or -1. */
-static int64_t largest(const float *x, const unsigned char *taken, int64_t n) {
+static int64_t largest(const real *x, const unsigned char *taken, int64_t n) {
     int64_t best = -1;
     for (int64_t i = 0; i < n; i++)
         if (!taken[i] && (best < 0 || x[i] > x[best] || (isnan(x[best]) && !isnan(x[i])))) best = i;
     return best;
 }
 
-static float group_score(const model_config *m, const float *choice, int64_t size) {
-    float first = -INFINITY, second = -INFINITY;
+static real group_score(const model_config *m, const real *choice, int64_t size) {
+    real first = -INFINITY, second = -INFINITY;
     for (int64_t i = 0; i < size; i++) {
         if (choice[i] > first) {
             second = first;
@@ -57,13 +57,13 @@ static float group_score(const model_config *m, const float *choice, int64_t siz
     return m->topk_method == TOPK_NOAUX_TC && size > 1 ? first + second : first;
 }
 
-void route_token(const model_config *m, float *s, const float *bias, unsigned char *scratch, int32_t *expert,
-                 float *gate) {
+void route_token(const model_config *m, real *s, const real *bias, unsigned char *scratch, int32_t *expert,
+                 real *gate) {
     const int64_t E = m->n_routed_experts, size = E / m->n_group, k = m->num_experts_per_tok;
-    float *choice = (float *)(void *)(scratch + (E + m->n_group + 63) / 64 * 64), *groups = choice + E;
+    real *choice = (real *)(void *)(scratch + (E + m->n_group + 63) / 64 * 64), *groups = choice + E;
     unsigned char *taken = scratch, *open = scratch + E;
     to_scores(m, s);
-    float all = 0;
+    real all = 0;
     for (int64_t i = 0; i < E; i++) {
         all += s[i];
         choice[i] = bias ? s[i] + bias[i] : s[i];
@@ -80,7 +80,7 @@ void route_token(const model_config *m, float *s, const float *bias, unsigned ch
             for (int64_t i = 0; i < size; i++) taken[g * size + i] = 0;
         }
     }
-    float sum = 0;
+    real sum = 0;
     for (int64_t j = 0; j < k; j++) {
         int64_t best = largest(choice, taken, E);
         taken[best] = 1;
@@ -89,14 +89,14 @@ void route_token(const model_config *m, float *s, const float *bias, unsigned ch
     }
     for (int64_t j = 0; j < k; j++) {
         if (m->norm_topk_prob) gate[j] /= sum + 1e-20f;
-        gate[j] *= (float)m->routed_scaling_factor;
+        gate[j] *= (real)m->routed_scaling_factor;
         if (isnan(all)) gate[j] = NAN; /* no way round an expert with a NaN: it shall be seen in the logits */
     }
 }
 
 size_t route_scratch(const model_config *m) {
     return (size_t)((m->n_routed_experts + m->n_group + 63) / 64 * 64) +
-           sizeof(float) * (size_t)(m->n_routed_experts + m->n_group);
+           sizeof(real) * (size_t)(m->n_routed_experts + m->n_group);
 }
 
 static status forward(part_call *c) {
@@ -104,14 +104,14 @@ static status forward(part_call *c) {
     const route_weights *w = c->w;
     flow *x = c->x;
     const int64_t n = x->n, hidden = m->hidden_size, E = m->n_routed_experts, k = m->num_experts_per_tok;
-    float *u, *scores;
+    real *u, *scores;
     unsigned char *scratch;
     TAKE(c, u, n * hidden);
     TAKE(c, scores, n * E);
     TAKE(c, scratch, route_scratch(m));
     TAKE(c, x->expert, n * k);
     TAKE(c, x->gate, n * k);
-    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (float)m->rms_norm_eps);
+    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (real)m->rms_norm_eps);
     op_linear(c->q, &(product){.w = &w->gate, .x = u, .ldx = hidden, .y = scores, .ldy = E, .n = n, .f32 = true}, 1);
     watch(c, "router.logits", scores, E, E);
     for (int64_t t = 0; t < n; t++)
@@ -122,4 +122,4 @@ static status forward(part_call *c) {
     return OK;
 }
 
-const part part_route = {"route", slots, sizeof(route_weights), CACHE_NONE, NULL, forward};
+const part part_route = {.name = "route", .weights = slots, .weights_size = sizeof(route_weights), .forward = forward};

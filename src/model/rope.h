@@ -4,11 +4,12 @@
 
 #include <stdint.h>
 #include "model/config.h"
+#include "tensor/real.h"
 
 /* inv_freq[dim/2]; returns the factor on cos and sin (1 unless YaRN's two mscales differ). */
-float rope_frequencies(const rope_config *r, int64_t dim, float *inv_freq);
+real rope_frequencies(const rope_config *r, int64_t dim, real *inv_freq);
 
 /* table[n][dim/2][2] = cos, sin of positions pos .. pos+n-1. */
-void rope_table(float *table, const float *inv_freq, float factor, int64_t dim, int64_t pos, int64_t n);
+void rope_table(real *table, const real *inv_freq, real factor, int64_t dim, int64_t pos, int64_t n);
 
 #endif

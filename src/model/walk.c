@@ -42,7 +42,8 @@ static status block_forward(const model *m, workspace *ws, const batch *b, int64
                        .form = b->form,
                        .watch = b->watch,
                        .e = e};
-        TRY(y->parts[i]->forward(&c));
+        const part *p = y->parts[i];
+        TRY(p->decode ? p->decode(&c) : p->forward(&c));
         TRY(queue_failed(ws->q, e));
     }
     return OK;

@@ -1,0 +1,53 @@
+/* Native checkpoints of training: a folder with state.json and one or more shards (safetensors), complete or not there.
+ *
+ *   step-00000100/state.json        format version, every tensor's shape and type, the slices that hold it (file, first
+ *                                   element, count), the shards' sizes and checksums, and the trainer's own state
+ *   step-00000100/shard-0000.safetensors ...   one-dimensional slices of flattened tensors, named "NAME@FIRST"
+ *
+ * A folder is written under the name step-00000100.tmp, synced, and renamed when everything is in it: what has the real
+ * name is whole. Tensors are named as in Hugging Face folders; moments "NAME.exp_avg", "NAME.exp_avg_sq". */
+#ifndef HADAL_FORMAT_NATIVE_H
+#define HADAL_FORMAT_NATIVE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include "base/error.h"
+#include "tensor/tensor.h"
+
+typedef struct native_slice { /* elements first .. first+n-1 of a flattened tensor */
+    const char *name;
+    dtype type;
+    int ndim;
+    int64_t dim[TENSOR_DIMS];
+    int64_t first, n;
+    const void *data;
+} native_slice;
+
+/* Writing: begin (makes NAME.tmp anew), then a shard by every rank (any order, any thread), then finish by one rank.
+ * Until finish has renamed the folder, an older checkpoint of the same name is untouched. native_abort removes
+ * NAME.tmp.
+ */
+typedef struct native_shard { /* what a rank's shard contributed, for state.json; free with native_shard_free */
+    json_t *json;
+} native_shard;
+status native_begin(const char *folder, error *e);
+status native_write_shard(const char *folder, int number, const native_slice *list, int64_t count, native_shard *out,
+                          error *e);
+status native_finish(const char *folder, const native_shard *shards, int count, const json_t *state, error *e);
+void native_abort(const char *folder);
+void native_shard_free(native_shard *s);
+
+typedef struct native_file native_file;
+/* Checks sizes; checksums when `verify`. Damaged, missing or overlapping slices are errors that name file and tensor.
+ */
+status native_open(native_file **out, const char *folder, bool verify, error *e);
+void native_close(native_file *f);
+const json_t *native_state(const native_file *f); /* the trainer's state, borrowed */
+int64_t native_count(const native_file *f);
+const native_slice *native_tensor(const native_file *f, int64_t i);      /* whole tensor: first 0, data NULL */
+const native_slice *native_find(const native_file *f, const char *name); /* NULL: none */
+/* Copies elements first .. first+n-1 of a tensor, whatever slices they lie in; `to` has the tensor's own type. */
+status native_read(const native_file *f, const char *name, int64_t first, int64_t n, void *to, error *e);
+bool is_native(const char *folder); /* has a state.json of this format */
+
+#endif

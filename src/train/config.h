@@ -1,0 +1,138 @@
+/* The run file of `hadal train`: one YAML document, every key in one table (config.c: name, type, default, help). Keys
+ * may be overridden by section.key=value. Unknown keys are errors that suggest the nearest one. */
+#ifndef HADAL_TRAIN_CONFIG_H
+#define HADAL_TRAIN_CONFIG_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/str.h"
+#include "data/dataset.h"
+
+enum { MOST_LIST = 64 };
+
+typedef struct string_list {
+    const char *item[MOST_LIST];
+    int n;
+} string_list;
+
+typedef enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_FP8 } precision;
+typedef enum mtp_hidden { MTP_POST_NORM, MTP_PRE_NORM } mtp_hidden;
+typedef enum drop_policy { DROP_PROBS, DROP_POSITION } drop_policy;
+typedef enum dsa_stage { DSA_OFF, DSA_DENSE_WARMUP, DSA_SPARSE } dsa_stage;
+typedef enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_MUON } optimizer_kind;
+typedef enum schedule_kind { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_TABLE } schedule_kind;
+typedef enum phase_unit { UNIT_STEPS, UNIT_TOKENS } phase_unit;
+typedef enum curve { CURVE_CONSTANT, CURVE_LINEAR, CURVE_COSINE } curve;
+
+typedef struct phase { /* from the end of the phase before until `until`: the value goes from `from` to `to` */
+    double until;      /* steps or tokens; infinity: the rest */
+    double from, to;
+    curve shape;
+} phase;
+
+typedef struct lr_group { /* learning rate of the weights whose name the regular expression matches, times `scale` */
+    const char *match;
+    double scale;
+} lr_group;
+
+typedef struct train_config {
+    struct {
+        const char *path; /* a Hugging Face folder (weights and all), or a config.json or preset name with `init` */
+        bool init;        /* start from random weights */
+        uint64_t seed;
+    } model;
+    struct {
+        string_list train, validation;
+        const char *tokenizer; /* folder; NULL: model.path */
+        data_options options;  /* paths, tokenizer and callbacks are filled in by the trainer */
+        int64_t validation_rows;
+    } data;
+    struct {
+        int64_t steps, batch, micro_batch;         /* rows of a whole step; rows computed at once (per rank) */
+        double batch_ramp_from, batch_ramp_tokens; /* rows at the start; tokens until `batch` is reached; 0: no ramp */
+        precision precision;
+        int threads, ranks;    /* threads of all ranks together; 0: all processors */
+        bool zero;             /* ZeRO-1: each rank keeps the moments of its share of the weights */
+        int expert_parallel;   /* ranks that share the experts of a layer; 1: every rank has all */
+        string_list recompute; /* "norm", "mla_up", "swiglu", "block" */
+        int64_t validate_every;
+        const char *kernels; /* NULL: the best level */
+    } training;
+    struct {
+        double balance_alpha;     /* sequence-wise balance loss; V3: 1e-4 when nobody says otherwise */
+        double bias_update_speed; /* gamma; 0: off */
+        bool bias_zero_mean;
+        double capacity_factor; /* <= 0: dropless */
+        drop_policy drop_policy;
+        bool capacity_per_row;        /* MaxText: the capacity counts for each row; else for each micro-batch */
+        bool sparse_matmul, megablox; /* MaxText's names: see docs/train.md */
+        double mtp_weight;            /* lambda; the schedule below overrides it when it has phases */
+        phase mtp_schedule[MOST_LIST];
+        int n_mtp_schedule;
+        phase_unit mtp_unit;
+        mtp_hidden mtp_hidden;
+        dsa_stage dsa; /* from indexer_loss_scaling_factor and indexer_sparse_training */
+        double indexer_loss_scaling_factor;
+        bool indexer_sparse_training;
+        string_list trainable_parameters_mask; /* regular expressions; empty: everything */
+    } objective;
+    struct {
+        optimizer_kind kind;
+        double lr, min_lr, beta1, beta2, eps, weight_decay, clip;
+        bool bf16_moments;
+        string_list no_decay; /* regular expressions, besides 1-dimensional weights */
+        bool decay_vectors;   /* also 1-dimensional weights decay (what torch.optim.AdamW does with all) */
+        lr_group groups[MOST_LIST];
+        int n_groups;
+        double
+            skip_spike; /* a step whose gradient norm is more than so many times its running mean is skipped; 0: off */
+        double muon_momentum;
+        int muon_steps; /* Newton-Schulz iterations */
+    } optimizer;
+    struct {
+        schedule_kind kind;
+        int64_t warmup_steps, decay_steps; /* wsd: the last decay_steps steps go down to min_lr */
+        phase_unit unit;
+        phase phases[MOST_LIST]; /* table; preset "v3": the five phases of the V3 report, 4.2 */
+        int n_phases;
+    } schedule;
+    struct {
+        int rank; /* 0: off */
+        double alpha;
+        string_list target_modules; /* regular expressions over names of linear weights */
+    } lora;
+    struct {
+        const char *folder; /* of the run: checkpoints, metrics, effective configuration */
+        int64_t every;      /* steps; 0: only at the end */
+        int keep_last;
+        bool keep_best; /* by validation loss */
+        bool async;
+        bool resume; /* go on from the newest checkpoint in the folder when there is one */
+        bool export; /* write a Hugging Face folder at the end (folder/hf) */
+    } checkpoint;
+    struct {
+        bool jsonl, tensorboard;
+        int64_t every;
+    } metrics;
+} train_config;
+
+/* Reads a run file and overrides ("section.key=value") into *out. Texts live in `mem`. Everything is checked that can
+ * be checked without the model: ranges, choices, regular expressions. */
+status train_config_read(train_config *out, const char *path, const char *const *overrides, int n, arena *mem,
+                         error *e);
+/* The defaults alone. */
+void train_config_default(train_config *out);
+/* The whole effective configuration as YAML that reads back to the same one. */
+status train_config_write(const train_config *c, str *out, error *e);
+/* Every key with its default and help, as text for `hadal train --keys` and docs. */
+status train_config_help(str *out);
+
+/* Learning rate and batch of step `step` (0-based) that begins after `tokens` tokens. Pure. */
+double schedule_lr(const train_config *c, int64_t step, double tokens);
+int64_t schedule_batch(const train_config *c, double tokens); /* rows, rounded to a multiple of micro_batch * ranks */
+double schedule_mtp_weight(const train_config *c, int64_t step, double tokens);
+
+#endif
