@@ -37,7 +37,8 @@ enum {
     HADAL_ERR_FORMAT = -3,      /* a file is not there, or a file or text is not what it should be */
     HADAL_ERR_ARG = -4,         /* the caller asked for something impossible */
     HADAL_ERR_UNSUPPORTED = -5, /* well-formed, but hadal does not do it */
-    HADAL_ERR_CANCELLED = -6    /* a callback asked to stop */
+    HADAL_ERR_CANCELLED = -6,   /* a callback asked to stop */
+    HADAL_ERR_COMM = -7         /* training: another rank failed */
 };
 
 typedef struct hadal_error {

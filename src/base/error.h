@@ -13,7 +13,8 @@ typedef enum status {
     ERR_FORMAT = -3,      /* a file is not there, or a file or text is not what it should be */
     ERR_ARG = -4,         /* the caller asked for something impossible */
     ERR_UNSUPPORTED = -5, /* well-formed, but this program does not do it */
-    ERR_CANCELLED = -6    /* a callback asked to stop */
+    ERR_CANCELLED = -6,   /* a callback asked to stop */
+    ERR_COMM = -7         /* another rank failed or left: the first failure is the one to report */
 } status;
 
 typedef struct error { /* owned by the caller, usually on its stack; text is always terminated */

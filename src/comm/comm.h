@@ -31,12 +31,24 @@ typedef struct comm_kind {
     status (*all_to_all)(comm *c, void *got, const int64_t *n_got, const void *sent, const int64_t *n_sent, size_t unit,
                          error *e);
     status (*broadcast)(comm *c, void *x, size_t bytes, int root, error *e);
+    status (*split)(comm *c, int colour, comm *out, error *e);
     void (*abort)(comm *c, const error *why);
     void (*close)(comm *c);
 } comm_kind;
 
 /* A world of one. */
 status comm_self(comm *out, error *e);
+
+/* Cuts a group up: ranks that say the same colour (>= 0) form a group of their own, in the order of their ranks. A
+ * collective of c. A group of one costs nothing. Groups live as long as the world they come from. */
+static inline status comm_split(comm *c, int colour, comm *out, error *e) {
+    return c->kind->split(c, colour, out, e);
+}
+
+/* This rank gives up: `why` is what all others of the world get to hear. */
+static inline void comm_abort(comm *c, const error *why) {
+    c->kind->abort(c, why);
+}
 
 /* Runs f(arg, world of this rank, e) on `ranks` threads of this process and waits for all; the first failure is what it
  * returns. */

@@ -14,6 +14,7 @@ typedef struct param { /* one weight */
     int64_t layer, expert; /* -1: none */
     bool buffer;           /* the router's correction bias: no gradient, moved by balance.c */
     bool trainable;        /* by trainable_parameters_mask */
+    bool adapted;          /* by LoRA: not trainable, but its gradient is wanted (lora.h) */
     bool decay;
     double lr_scale;
 } param;
