@@ -65,7 +65,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/internal.a
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 # tests/f64: the parts of the model compiled with double for real, over plain loops for operations (tests/f64/ops.c).
-F64     := $(wildcard src/base/*.c src/tensor/*.c src/model/attn_*.c src/model/moe_*.c) src/model/ffn.c \
+F64     := $(wildcard src/base/*.c src/tensor/*.c src/model/attn_*.c src/model/moe_*.c) src/model/ffn.c src/model/block.c \
            src/model/indexer.c src/model/rope.c $(filter-out $(wildcard tests/f64/test_*.c),$(wildcard tests/f64/*.c))
 $(BUILD)/f64/%.o: %.c
 	@mkdir -p $(@D)

@@ -3,7 +3,10 @@
  *   u = rmsnorm(h)    q = Wq u + bq    k = Wk u + bk    v = Wv u + bv    q, k rotated by halves
  *   h <- h + Wo concat_h softmax(q_h k_g' / sqrt(d)) v_g
  *
- * A token leaves the row [k of all kv heads | v of all kv heads] in the cache. */
+ * A token leaves the row [k of all kv heads | v of all kv heads] in the cache.
+ *
+ * Backward, with g = dL/dh of the output: do = Wo' g, the attention's dq, dk, dv, rotated back;
+ *   du = Wq' dq + Wk' dk + Wv' dv      dh = g + rmsnorm'(du)      dWq = dq u' ...      dWo = g o' */
 #include "model/block.h"
 #include "model/cache_rows.h"
 
@@ -11,6 +14,13 @@ typedef struct gqa_weights {
     real *norm, *q_bias, *k_bias, *v_bias, *o_bias;
     tensor q, k, v, o;
 } gqa_weights;
+
+typedef struct gqa_saved {
+    const real *h;        /* input */
+    real *q, *rows, *out; /* rows: [k | v]; forward */
+    attention_train *attention;
+    real *dbranch, *dq, *drows; /* by backward */
+} gqa_saved;
 
 static bool qkv_bias(const model_config *c) {
     return c->qkv_bias;
@@ -36,34 +46,68 @@ static int64_t row_width(const model_config *c) {
     return 2 * c->num_key_value_heads * c->head_dim;
 }
 
-static status forward(part_call *c) {
+/* Queries, keys and values of all rows, rotated. */
+static void project(part_call *c, const gqa_saved *s) {
+    const model_config *m = c->cfg;
+    const gqa_weights *w = c->w;
+    const flow *x = c->x;
+    const int64_t n = x->n, hidden = m->hidden_size, heads = m->num_attention_heads, kv = m->num_key_value_heads,
+                  d = m->head_dim, width = row_width(m);
+    product list[] = {
+        {.w = &w->q, .x = x->u, .ldx = hidden, .y = s->q, .ldy = heads * d, .n = n, .bias = w->q_bias},
+        {.w = &w->k, .x = x->u, .ldx = hidden, .y = s->rows, .ldy = width, .n = n, .bias = w->k_bias},
+        {.w = &w->v, .x = x->u, .ldx = hidden, .y = s->rows + kv * d, .ldy = width, .n = n, .bias = w->v_bias}};
+    op_linear(c->q, list, 3);
+    op_rope(c->q, s->q, heads * d, n, heads, d, d, x->rope, x->row, false);
+    op_rope(c->q, s->rows, width, n, kv, d, d, x->rope, x->row, false);
+}
+
+static status start(part_call *c, gqa_saved *s) {
     const model_config *m = c->cfg;
     const gqa_weights *w = c->w;
     flow *x = c->x;
-    const int64_t n = x->n, hidden = m->hidden_size, heads = m->num_attention_heads, kv = m->num_key_value_heads,
-                  d = m->head_dim, width = row_width(m);
-    real *u, *q, *rows, *out, *branch;
-    attention *jobs;
-    TAKE(c, u, n * hidden);
-    TAKE(c, q, n * heads * d);
-    TAKE(c, rows, n * width);
-    TAKE(c, out, n * heads * d);
+    const int64_t n = x->n, hidden = m->hidden_size, heads = m->num_attention_heads, d = m->head_dim;
+    TRY(keep_input(c, &s->h));
+    KEEP(c, RECOMPUTE_NORM, x->u, n * hidden);
+    KEEP(c, 0, s->q, n * heads * d);
+    KEEP(c, 0, s->rows, n * row_width(m));
+    KEEP(c, 0, s->out, n * heads * d);
+    x->u_in = s->h;
+    x->u_norm = w->norm;
+    op_rmsnorm(c->q, x->u, hidden, x->h, hidden, w->norm, n, hidden, (real)m->rms_norm_eps);
+    project(c, s);
+    return OK;
+}
+
+static status output(part_call *c, const gqa_saved *s) {
+    const gqa_weights *w = c->w;
+    flow *x = c->x;
+    const int64_t n = x->n, hidden = c->cfg->hidden_size, width = c->cfg->num_attention_heads * c->cfg->head_dim;
+    real *branch;
     TAKE(c, branch, n * hidden);
+    op_linear(c->q,
+              &(product){.w = &w->o, .x = s->out, .ldx = width, .y = branch, .ldy = hidden, .n = n, .bias = w->o_bias},
+              1);
+    watch(c, "attn_out", branch, hidden, hidden);
+    op_add(c->q, x->h, hidden, branch, hidden, n, hidden);
+    return OK;
+}
+
+static status decode(part_call *c) {
+    const model_config *m = c->cfg;
+    const flow *x = c->x;
+    const int64_t heads = m->num_attention_heads, kv = m->num_key_value_heads, d = m->head_dim, width = row_width(m);
+    gqa_saved s;
+    attention *jobs;
     TAKE(c, jobs, x->n_seq);
-    op_rmsnorm(c->q, u, hidden, x->h, hidden, w->norm, n, hidden, (real)m->rms_norm_eps);
-    product list[] = {{.w = &w->q, .x = u, .ldx = hidden, .y = q, .ldy = heads * d, .n = n, .bias = w->q_bias},
-                      {.w = &w->k, .x = u, .ldx = hidden, .y = rows, .ldy = width, .n = n, .bias = w->k_bias},
-                      {.w = &w->v, .x = u, .ldx = hidden, .y = rows + kv * d, .ldy = width, .n = n, .bias = w->v_bias}};
-    op_linear(c->q, list, 3);
-    op_rope(c->q, q, heads * d, n, heads, d, d, x->rope, x->row, false);
-    op_rope(c->q, rows, width, n, kv, d, d, x->rope, x->row, false);
-    cache_append(c, CACHE_ATTENTION, rows, width);
-    for (int s = 0; s < x->n_seq; s++) {
-        const sequence *seq = &x->seq[s];
+    TRY(start(c, &s));
+    cache_append(c, CACHE_ATTENTION, s.rows, width);
+    for (int i = 0; i < x->n_seq; i++) {
+        const sequence *seq = &x->seq[i];
         const cache_rows *cache = &seq->cache[c->layer][CACHE_ATTENTION];
-        jobs[s] = (attention){.o = out + seq->first * heads * d,
+        jobs[i] = (attention){.o = s.out + seq->first * heads * d,
                               .ldo = heads * d,
-                              .q = q + seq->first * heads * d,
+                              .q = s.q + seq->first * heads * d,
                               .ldq = heads * d,
                               .n = seq->n,
                               .T = seq->pos + seq->n,
@@ -81,17 +125,104 @@ static status forward(part_call *c) {
                               .scale = (real)config_attention_scale(m)};
     }
     op_attention(c->q, jobs, x->n_seq);
-    op_linear(c->q,
-              &(product){.w = &w->o, .x = out, .ldx = heads * d, .y = branch, .ldy = hidden, .n = n, .bias = w->o_bias},
-              1);
-    watch(c, "attn_out", branch, hidden, hidden);
-    op_add(c->q, x->h, hidden, branch, hidden, n, hidden);
+    return output(c, &s);
+}
+
+static status forward(part_call *c) {
+    const model_config *m = c->cfg;
+    const flow *x = c->x;
+    const int64_t heads = m->num_attention_heads, kv = m->num_key_value_heads, d = m->head_dim, width = row_width(m);
+    gqa_saved *s = c->saved;
+    real *lse;
+    KEEP(c, 0, s->attention, x->n_seq);
+    KEEP(c, 0, lse, x->n * heads);
+    TRY(start(c, s));
+    for (int i = 0; i < x->n_seq; i++) {
+        const int64_t first = x->seq[i].first;
+        s->attention[i] = (attention_train){.q = s->q + first * heads * d,
+                                            .ldq = heads * d,
+                                            .k = s->rows + first * width,
+                                            .ldk = width,
+                                            .k_head = d,
+                                            .v = s->rows + first * width + kv * d,
+                                            .ldv = width,
+                                            .v_head = d,
+                                            .o = s->out + first * heads * d,
+                                            .ldo = heads * d,
+                                            .lse = lse + first * heads,
+                                            .n = x->seq[i].n,
+                                            .heads = (int)heads,
+                                            .kv_heads = (int)kv,
+                                            .d_qk = (int)d,
+                                            .d_v = (int)d,
+                                            .scale = (real)config_attention_scale(m)};
+    }
+    op_attention_forward(c->q, s->attention, x->n_seq);
+    return output(c, s);
+}
+
+static status backward(part_call *c) {
+    const model_config *m = c->cfg;
+    const gqa_weights *w = c->w, *dw = c->dw;
+    const flow *x = c->x;
+    const int64_t n = x->n, hidden = m->hidden_size, heads = m->num_attention_heads, kv = m->num_key_value_heads,
+                  d = m->head_dim, width = row_width(m);
+    gqa_saved *s = c->saved;
+    real *d_o, *du;
+    TRY(branch_gradient(c, &s->dbranch));
+    TAKE(c, d_o, n * heads * d);
+    TAKE(c, s->dq, n * heads * d);
+    TAKE(c, s->drows, n * width);
+    TAKE(c, du, n * hidden);
+    op_linear_dx(c->q,
+                 &(product_dx){.w = &w->o, .dy = s->dbranch, .lddy = hidden, .dx = d_o, .lddx = heads * d, .n = n}, 1);
+    for (int i = 0; i < x->n_seq; i++) {
+        const int64_t first = x->seq[i].first;
+        s->attention[i].d_o = d_o + first * heads * d;
+        s->attention[i].dq = s->dq + first * heads * d;
+        s->attention[i].dk = s->drows + first * width;
+        s->attention[i].dv = s->drows + first * width + kv * d;
+    }
+    op_attention_backward(c->q, s->attention, x->n_seq);
+    op_rope_dx(c->q, s->dq, heads * d, n, heads, d, d, x->rope, x->row, false);
+    op_rope_dx(c->q, s->drows, width, n, kv, d, d, x->rope, x->row, false);
+    product_dx into_u[] = {
+        {.w = &w->q, .dy = s->dq, .lddy = heads * d, .dx = du, .lddx = hidden, .n = n},
+        {.w = &w->k, .dy = s->drows, .lddy = width, .dx = du, .lddx = hidden, .n = n, .join = true},
+        {.w = &w->v, .dy = s->drows + kv * d, .lddy = width, .dx = du, .lddx = hidden, .n = n, .join = true}};
+    op_linear_dx(c->q, into_u, 3);
+    op_rmsnorm_dx(c->q, c->dx->h, hidden, dw->norm, du, hidden, s->h, hidden, w->norm, n, hidden, (real)m->rms_norm_eps,
+                  true);
+    return OK;
+}
+
+static status wgrad(part_call *c) {
+    const model_config *m = c->cfg;
+    const gqa_weights *dw = c->dw;
+    const flow *x = c->x;
+    const int64_t n = x->n, hidden = m->hidden_size, kv = m->num_key_value_heads, d = m->head_dim,
+                  q_width = m->num_attention_heads * d, width = row_width(m);
+    const gqa_saved *s = c->saved;
+    TRY(again_u(c));
+    product_dw list[] = {gradient_of(&dw->o, s->dbranch, hidden, s->out, q_width, n),
+                         gradient_of(&dw->q, s->dq, q_width, x->u, hidden, n),
+                         gradient_of(&dw->k, s->drows, width, x->u, hidden, n),
+                         gradient_of(&dw->v, s->drows + kv * d, width, x->u, hidden, n)};
+    list[0].dbias = dw->o_bias;
+    list[1].dbias = dw->q_bias;
+    list[2].dbias = dw->k_bias;
+    list[3].dbias = dw->v_bias;
+    op_linear_dw(c->q, list, 4);
     return OK;
 }
 
 const part part_gqa = {.name = "gqa",
                        .weights = slots,
                        .weights_size = sizeof(gqa_weights),
+                       .saved_size = sizeof(gqa_saved),
                        .cache = CACHE_ATTENTION,
                        .cache_width = row_width,
-                       .decode = forward};
+                       .decode = decode,
+                       .forward = forward,
+                       .backward = backward,
+                       .wgrad = wgrad};

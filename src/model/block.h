@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include "base/arena.h"
 #include "base/error.h"
-#include "kernels/ops.h"
+#include "kernels/train_ops.h"
 #include "model/config.h"
 #include "tensor/real.h"
 #include "tensor/tensor.h"
@@ -84,22 +84,25 @@ typedef struct watcher {
 
 typedef enum mla_form { MLA_CHEAPER, MLA_EXPANDED, MLA_ABSORBED } mla_form;
 
-typedef struct flow {  /* what runs through the blocks */
-    int64_t n;         /* rows */
-    real *h;           /* residual stream [n][hidden] */
+typedef struct flow {   /* what runs through the blocks */
+    int64_t n;          /* rows */
+    real *h;            /* residual stream [n][hidden] */
     const int32_t *row; /* 0 .. n-1: the rows of rope, for op_rope */
-    const real *rope;  /* cos and sin of each row's position: [n][rotated/2][2] */
+    const real *rope;   /* cos and sin of each row's position: [n][rotated/2][2] */
     const sequence *seq;
     int n_seq;
-    const real *u, *q_a, *q; /* left by mla_project: the normed input [n][hidden], the normed query latent
-                                [n][q_lora_rank], the rotated queries [n][heads][qk] */
-    int32_t *keep, *keep_n;  /* DSA: row i attends to keep[i * index_topk ..][0 .. keep_n[i]); keep_n NULL: to all */
-    int32_t *expert;         /* routing: [n][num_experts_per_tok] */
-    real *gate;              /*          their weights; 0 for a dropped pair */
+    real *u, *q_a, *q;      /* left by mla_project: the normed input [n][hidden], the normed query latent
+                                     [n][q_lora_rank], the rotated queries [n][heads][qk] */
+    int32_t *keep, *keep_n; /* DSA: row i attends to keep[i * index_topk ..][0 .. keep_n[i]); keep_n NULL: to all */
+    int32_t *expert;        /* routing: [n][num_experts_per_tok] */
+    real *gate;             /*          their weights; 0 for a dropped pair */
     /* training only */
-    const real *kv;          /* normed latent and rotated key part [n][kv_lora_rank + qk_rope_head_dim] */
-    const struct attention_train *attention; /* [n_seq]: what the attention computed, for the indexer's loss */
-    const int64_t *batch_row; /* [n_batch_rows + 1]: the rows (sequences) of the batch, for the balance loss */
+    real *kv;                  /* normed latent and rotated key part [n][kv_lora_rank + qk_rope_head_dim] */
+    const real *u_in, *u_norm; /* u = rmsnorm(u_in) with the weight u_norm */
+    const void *project;       /* mla_project's weights, and its query latent before the norm: for recomputing */
+    const real *q_a_in;
+    attention_train *attention; /* [n_seq]: made by mla_project, filled in by mla, read by the indexer's loss */
+    const int64_t *batch_row;   /* [n_batch_rows + 1]: the rows (sequences) of the batch, for the balance loss */
     int64_t n_batch_rows;
 } flow;
 
@@ -115,10 +118,10 @@ typedef struct objective {
     bool capacity_per_row;  /* capacity counts for each batch row; false: for the whole call */
 } objective;
 
-enum recompute { /* what forward does not keep, and backward computes again */
-    RECOMPUTE_NORM = 1,   /* outputs of RMSNorm */
-    RECOMPUTE_MLA_UP = 2, /* queries, keys and values: outputs of the up-projections */
-    RECOMPUTE_SWIGLU = 4  /* both inputs of SwiGLU's product, from the normed input */
+enum recompute {                       /* what forward does not keep, and backward computes again */
+                 RECOMPUTE_NORM = 1,   /* outputs of RMSNorm */
+                 RECOMPUTE_MLA_UP = 2, /* queries, keys and values: outputs of the up-projections */
+                 RECOMPUTE_SWIGLU = 4  /* both inputs of SwiGLU's product, from the normed input */
 };
 
 typedef struct layer_stats { /* counted by forward and backward; NULL: this pass does not count */
@@ -184,12 +187,33 @@ extern const part part_mla_project, part_mla, part_indexer, part_gqa, part_ffn, 
 
 /* Memory that backward will read, or the block's when nothing is kept: when decoding, or when `what` is computed again.
  */
-#define KEEP(c, what, pointer, count)                                                              \
-    do {                                                                                           \
+#define KEEP(c, what, pointer, count)                                                                \
+    do {                                                                                             \
         arena *keep_ = (c)->keep && !((c)->recompute & (unsigned)(what)) ? (c)->keep : (c)->scratch; \
-        (pointer) = arena_take(keep_, (size_t)(count) * sizeof *(pointer));                        \
-        if (!(pointer)) return fail((c)->e, ERR_NOMEM, "memory is out");                           \
+        (pointer) = arena_take(keep_, (size_t)(count) * sizeof *(pointer));                          \
+        if (!(pointer)) return fail((c)->e, ERR_NOMEM, "memory is out");                             \
     } while (0)
+
+/* A copy of the residual stream as the part found it, for backward; the stream itself when decoding. */
+status keep_input(part_call *c, const real **copy);
+/* x->u and x->q_a of this part's flow again, when `recompute` says that they were not kept. */
+status again_u(part_call *c);
+status again_q_a(part_call *c); /* in attn_mla.c */
+/* A copy of dx->h, which goes on changing: what wgrad takes as the gradient of a branch. */
+status branch_gradient(part_call *c, real **copy);
+
+/* For wgrad: the product whose sum goes into dw; nothing when that gradient is not wanted. */
+static inline product_dw gradient_of(const tensor *dw, const real *dy, int64_t lddy, const real *x, int64_t ldx,
+                                     int64_t n) {
+    return (product_dw){.dw = (real *)dw->data,
+                        .out = dw->dim[0],
+                        .in = dw->dim[1],
+                        .dy = dy,
+                        .lddy = lddy,
+                        .x = x,
+                        .ldx = ldx,
+                        .n = dw->data ? n : 0};
+}
 
 static inline void watch(const part_call *c, const char *name, const real *x, int64_t ld, int64_t width) {
     if (c->watch) c->watch->see(c->watch->arg, name, c->layer, x, ld, c->x->n, width);

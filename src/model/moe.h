@@ -14,8 +14,7 @@ bool route_has_bias(const model_config *c);
 
 /* s: [n_routed_experts] router logits in, scores out. bias: [n_routed_experts] or NULL. expert, gate:
  * [num_experts_per_tok]. scratch: route_scratch(m) bytes, 64-byte aligned. */
-void route_token(const model_config *m, real *s, const real *bias, unsigned char *scratch, int32_t *expert,
-                 real *gate);
+void route_token(const model_config *m, real *s, const real *bias, unsigned char *scratch, int32_t *expert, real *gate);
 size_t route_scratch(const model_config *m);
 
 #endif

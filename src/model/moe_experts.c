@@ -4,7 +4,12 @@
  *   h <- h + sum_k gate_k E_k(u) + E_shared(u),    E(u) = W_down (silu(W_gate u) * W_up u)
  *
  * u is the router's normed input. A token's terms are added in the order of its choices: the sum does not depend on who
- * else is in the batch. */
+ * else is in the batch.
+ *
+ * Backward, with g = dL/dh, y = silu(a) * b of a row and s = sigmoid(a):
+ *   dy = W_down' g (of the routed rows before the gate: then dgate = dy . y and dy <- gate dy)
+ *   da = dy b s (1 + a (1 - s))      db = dy a s      du = sum over the token's rows of W_gate' da + W_up' db
+ *   dW_down = g (gate y)'      dW_gate = da u'      dW_up = db u' */
 #include <string.h>
 #include "model/block.h"
 
@@ -28,111 +33,319 @@ static const weight_slot slots[] = {
     {.name = ""}};
 #undef P
 
-typedef struct combine_call {
-    const model_config *m;
-    const flow *x;
-    const int64_t *slot; /* [n][k]: where the token's row at its k-th expert is */
-    const real *routed, *shared;
-    real *branch;
-} combine_call;
+/* Rows of experts: row slot[t * k + j] is token t at its j-th expert, first[e] .. first[e+1]-1 are expert e's. The
+ * shared experts' n rows lie behind the routed ones, as n_shared_experts rows of moe_intermediate_size each. */
+typedef struct experts_saved {
+    int64_t rows, *first, *slot; /* slot -1: a dropped pair */
+    real *a, *b;                 /* inner rows; backward leaves their gradients there */
+    real *dbranch, *u, *g, *y;   /* by backward: g = dL/dh, u, y (times gate) of the rows */
+} experts_saved;
 
-static void combine(void *arg, int64_t t, int thread) {
+/* Rows of tokens <-> rows of experts. */
+typedef struct move_call {
+    const flow *x;
+    const int64_t *slot;
+    int64_t k, width;
+    const real *from;
+    real *to;
+    const real *gate;   /* of the sum: NULL: all 1 */
+    const real *shared; /* what a token's sum begins with; NULL: 0, or what is there when `add` */
+    bool add;
+} move_call;
+
+enum { MOVE_TOKENS = 16 }; /* of a task */
+
+static void copy_to_slots(void *arg, int64_t task, int thread) {
     (void)thread;
-    const combine_call *c = arg;
-    const int64_t hidden = c->m->hidden_size, k = c->m->num_experts_per_tok;
-    real *out = c->branch + t * hidden;
-    if (c->shared) memcpy(out, c->shared + t * hidden, (size_t)hidden * sizeof *out);
-    else memset(out, 0, (size_t)hidden * sizeof *out);
-    for (int64_t j = 0; j < k; j++) {
-        const real *row = c->routed + c->slot[t * k + j] * hidden, gate = c->x->gate[t * k + j];
-        for (int64_t i = 0; i < hidden; i++) out[i] += gate * row[i];
+    const move_call *g = arg;
+    for (int64_t t = task * MOVE_TOKENS; t < g->x->n && t < (task + 1) * MOVE_TOKENS; t++)
+        for (int64_t j = 0; j < g->k; j++)
+            if (g->slot[t * g->k + j] >= 0)
+                memcpy(g->to + g->slot[t * g->k + j] * g->width, g->from + t * g->width,
+                       (size_t)g->width * sizeof *g->to);
+}
+
+static void scatter(part_call *c, const experts_saved *s, const real *from, real *to) {
+    move_call g = {.x = c->x,
+                   .slot = s->slot,
+                   .k = c->cfg->num_experts_per_tok,
+                   .width = c->cfg->hidden_size,
+                   .from = from,
+                   .to = to};
+    queue_run(c->q, (c->x->n + MOVE_TOKENS - 1) / MOVE_TOKENS, copy_to_slots, &g);
+}
+
+static void sum_of_slots(void *arg, int64_t task, int thread) {
+    (void)thread;
+    const move_call *g = arg;
+    for (int64_t t = task * MOVE_TOKENS; t < g->x->n && t < (task + 1) * MOVE_TOKENS; t++) {
+        real *restrict out = g->to + t * g->width;
+        if (g->shared) memcpy(out, g->shared + t * g->width, (size_t)g->width * sizeof *out);
+        else if (!g->add) memset(out, 0, (size_t)g->width * sizeof *out);
+        for (int64_t j = 0; j < g->k; j++) {
+            if (g->slot[t * g->k + j] < 0) continue;
+            const real *restrict row = g->from + g->slot[t * g->k + j] * g->width;
+            const real gate = g->gate ? g->gate[t * g->k + j] : 1;
+            for (int64_t i = 0; i < g->width; i++) out[i] += gate * row[i];
+        }
     }
 }
 
-typedef struct gather_call {
-    real *to;
-    const real *from;
-    const int64_t *slot;
-    int64_t k, width;
-} gather_call;
+/* Counting sort of the pairs by expert. */
+static status sort_rows(part_call *c, experts_saved *s) {
+    const flow *x = c->x;
+    const int64_t E = c->cfg->n_routed_experts, pairs = x->n * c->cfg->num_experts_per_tok;
+    KEEP(c, 0, s->first, E + 1);
+    KEEP(c, 0, s->slot, pairs);
+    memset(s->first, 0, (size_t)(E + 1) * sizeof *s->first);
+    for (int64_t i = 0; i < pairs; i++)
+        if (x->expert[i] >= 0) s->first[x->expert[i] + 1]++;
+    for (int64_t e = 0; e < E; e++) s->first[e + 1] += s->first[e];
+    for (int64_t i = 0; i < pairs; i++) s->slot[i] = x->expert[i] < 0 ? -1 : s->first[x->expert[i]]++;
+    memmove(s->first + 1, s->first, (size_t)E * sizeof *s->first); /* each start was moved to the next one's */
+    s->first[0] = 0;
+    s->rows = s->first[E];
+    return OK;
+}
 
-static void gather(void *arg, int64_t t, int thread) {
-    (void)thread;
-    const gather_call *g = arg;
-    for (int64_t j = 0; j < g->k; j++)
-        memcpy(g->to + g->slot[t * g->k + j] * g->width, g->from + t * g->width, (size_t)g->width * sizeof *g->to);
+/* a = W_gate u and b = W_up u of all rows; u: the rows, `step` numbers apart (0: every expert has the same row). */
+static status gate_and_up(part_call *c, const experts_saved *s, const real *u, int64_t step) {
+    const model_config *m = c->cfg;
+    const experts_weights *w = c->w;
+    const flow *x = c->x;
+    const int64_t hidden = m->hidden_size, E = m->n_routed_experts, inner = m->moe_intermediate_size,
+                  shared = m->n_shared_experts;
+    product *list;
+    int count = 0;
+    TAKE(c, list, 2 * E + 2);
+    if (shared) {
+        product p = {.x = x->u, .ldx = hidden, .ldy = shared * inner, .n = x->n};
+        p.w = &w->shared_gate, p.y = s->a + s->rows * inner;
+        list[count++] = p;
+        p.w = &w->shared_up, p.y = s->b + s->rows * inner;
+        list[count++] = p;
+    }
+    for (int64_t e = 0; e < E; e++) {
+        const int64_t first = s->first[e];
+        product p = {.x = u + first * step, .ldx = hidden, .ldy = inner, .n = s->first[e + 1] - first};
+        if (!p.n) continue;
+        p.w = &w->gate[e], p.y = s->a + first * inner;
+        list[count++] = p;
+        p.w = &w->up[e], p.y = s->b + first * inner;
+        list[count++] = p;
+    }
+    op_linear(c->q, list, count);
+    return OK;
+}
+
+/* Rows of the experts' outputs, and of the shared experts' (to out_shared). */
+static status down(part_call *c, const experts_saved *s, const real *y, real *out, real *out_shared) {
+    const model_config *m = c->cfg;
+    const experts_weights *w = c->w;
+    const int64_t hidden = m->hidden_size, E = m->n_routed_experts, inner = m->moe_intermediate_size,
+                  shared = m->n_shared_experts;
+    product *list;
+    int count = 0;
+    TAKE(c, list, E + 1);
+    if (shared)
+        list[count++] = (product){.w = &w->shared_down,
+                                  .x = y + s->rows * inner,
+                                  .ldx = shared * inner,
+                                  .y = out_shared,
+                                  .ldy = hidden,
+                                  .n = c->x->n};
+    for (int64_t e = 0; e < E; e++)
+        if (s->first[e + 1] > s->first[e])
+            list[count++] = (product){.w = &w->down[e],
+                                      .x = y + s->first[e] * inner,
+                                      .ldx = inner,
+                                      .y = out + s->first[e] * hidden,
+                                      .ldy = hidden,
+                                      .n = s->first[e + 1] - s->first[e]};
+    op_linear(c->q, list, count);
+    return OK;
 }
 
 static status forward(part_call *c) {
     const model_config *m = c->cfg;
-    const experts_weights *w = c->w;
     flow *x = c->x;
-    const int64_t n = x->n, hidden = m->hidden_size, E = m->n_routed_experts, k = m->num_experts_per_tok,
-                  inner = m->moe_intermediate_size, shared = m->n_shared_experts, rows = n * k;
-    int64_t *first, *slot;
-    real *u_sorted, *a, *b, *y, *y_shared = NULL, *branch;
-    product *list;
-    TAKE(c, first, E + 1);
-    TAKE(c, slot, rows);
-    TAKE(c, a, (rows + n * shared) * inner);
-    TAKE(c, b, (rows + n * shared) * inner);
-    TAKE(c, y, rows * hidden);
+    const int64_t n = x->n, hidden = m->hidden_size, k = m->num_experts_per_tok, inner = m->moe_intermediate_size,
+                  shared = m->n_shared_experts;
+    experts_saved unsaved, *s = c->saved ? c->saved : &unsaved;
+    const bool one = n == 1 && !c->saved;
+    real *u = x->u, *y, *out, *out_shared = NULL, *branch;
+    TRY(sort_rows(c, s));
+    const int64_t all = s->rows + n * shared;
+    KEEP(c, RECOMPUTE_SWIGLU, s->a, all * inner);
+    KEEP(c, RECOMPUTE_SWIGLU, s->b, all * inner);
+    if (!one) {
+        TAKE(c, u, s->rows * hidden);
+        scatter(c, s, x->u, u);
+    }
+    TRY(gate_and_up(c, s, u, one ? 0 : hidden));
+    TAKE(c, y, all * inner);
+    op_swiglu(c->q, y, inner, s->a, inner, s->b, inner, all, inner);
+    TAKE(c, out, s->rows * hidden);
     TAKE(c, branch, n * hidden);
-    TAKE(c, list, 2 * E + 2);
-
-    /* Counting sort: first[e] .. first[e+1]-1 are the rows of expert e. */
-    memset(first, 0, (size_t)(E + 1) * sizeof *first);
-    for (int64_t i = 0; i < rows; i++) first[x->expert[i] + 1]++;
-    for (int64_t e = 0; e < E; e++) first[e + 1] += first[e];
-    for (int64_t i = 0; i < rows; i++) slot[i] = first[x->expert[i]]++;
-    memmove(first + 1, first, (size_t)E * sizeof *first); /* each start was moved to the next one's: shift back */
-    first[0] = 0;
-
-    if (n == 1) { /* every expert has the same row */
-        u_sorted = (real *)x->u;
-    } else {
-        TAKE(c, u_sorted, rows * hidden);
-        queue_run(c->q, n, gather, &(gather_call){u_sorted, x->u, slot, k, hidden});
-    }
-    const int64_t step = n == 1 ? 0 : hidden;
-    int count = 0;
-    if (shared) {
-        real *sa = a + rows * inner, *sb = b + rows * inner;
-        list[count++] =
-            (product){.w = &w->shared_gate, .x = x->u, .ldx = hidden, .y = sa, .ldy = shared * inner, .n = n};
-        list[count++] = (product){.w = &w->shared_up, .x = x->u, .ldx = hidden, .y = sb, .ldy = shared * inner, .n = n};
-    }
-    for (int64_t e = 0; e < E; e++) {
-        product p = {.x = u_sorted + first[e] * step, .ldx = hidden, .ldy = inner, .n = first[e + 1] - first[e]};
-        if (!p.n) continue;
-        p.w = &w->gate[e], p.y = a + first[e] * inner;
-        list[count++] = p;
-        p.w = &w->up[e], p.y = b + first[e] * inner;
-        list[count++] = p;
-    }
-    op_linear(c->q, list, count);
-    op_swiglu(c->q, a, inner, a, inner, b, inner, rows + n * shared, inner);
-
-    count = 0;
-    if (shared) {
-        TAKE(c, y_shared, n * hidden);
-        list[count++] = (product){
-            .w = &w->shared_down, .x = a + rows * inner, .ldx = shared * inner, .y = y_shared, .ldy = hidden, .n = n};
-    }
-    for (int64_t e = 0; e < E; e++)
-        if (first[e + 1] > first[e])
-            list[count++] = (product){.w = &w->down[e],
-                                      .x = a + first[e] * inner,
-                                      .ldx = inner,
-                                      .y = y + first[e] * hidden,
-                                      .ldy = hidden,
-                                      .n = first[e + 1] - first[e]};
-    op_linear(c->q, list, count);
-    queue_run(c->q, n, combine, &(combine_call){m, x, slot, y, y_shared, branch});
+    if (shared) TAKE(c, out_shared, n * hidden);
+    TRY(down(c, s, y, out, out_shared));
+    move_call sum = {.x = x, .slot = s->slot, .k = k, .width = hidden, .from = out, .to = branch};
+    sum.gate = x->gate;
+    sum.shared = out_shared;
+    queue_run(c->q, (n + MOVE_TOKENS - 1) / MOVE_TOKENS, sum_of_slots, &sum);
     watch(c, "mlp_out", branch, hidden, hidden);
     op_add(c->q, x->h, hidden, branch, hidden, n, hidden);
     return OK;
 }
 
-const part part_experts = {
-    .name = "experts", .weights = slots, .weights_size = sizeof(experts_weights), .forward = forward};
+typedef struct gate_call {
+    const part_call *c;
+    const experts_saved *s;
+    real *dy;
+} gate_call;
+
+/* dgate = dy . y, then dy and y times gate. */
+static void gate_gradient(void *arg, int64_t task, int thread) {
+    (void)thread;
+    const gate_call *g = arg;
+    const flow *x = g->c->x;
+    const int64_t k = g->c->cfg->num_experts_per_tok, inner = g->c->cfg->moe_intermediate_size;
+    for (int64_t i = task * MOVE_TOKENS * k; i < x->n * k && i < (task + 1) * MOVE_TOKENS * k; i++) {
+        const int64_t slot = g->s->slot[i];
+        real sum[8] = {0};
+        g->c->dx->gate[i] = 0;
+        if (slot < 0) continue;
+        real *restrict y = g->s->y + slot * inner, *restrict dy = g->dy + slot * inner;
+        for (int64_t j = 0; j < inner; j++) sum[j % 8] += y[j] * dy[j];
+        for (int64_t j = 0; j < inner; j++) y[j] *= x->gate[i];
+        for (int64_t j = 0; j < inner; j++) dy[j] *= x->gate[i];
+        for (int j = 0; j < 8; j++) g->c->dx->gate[i] += sum[j];
+    }
+}
+
+/* Gradients of the rows' inputs from those of a and b: into du (rows) and, from the shared experts, dx->u. */
+static status into_u(part_call *c, const experts_saved *s, real *du) {
+    const model_config *m = c->cfg;
+    const experts_weights *w = c->w;
+    const int64_t hidden = m->hidden_size, E = m->n_routed_experts, inner = m->moe_intermediate_size,
+                  shared = m->n_shared_experts;
+    product_dx *list;
+    int count = 0;
+    TAKE(c, list, 2 * E + 2);
+    if (shared) {
+        product_dx p = {.dx = c->dx->u, .lddx = hidden, .lddy = shared * inner, .n = c->x->n};
+        p.w = &w->shared_gate, p.dy = s->a + s->rows * inner;
+        list[count++] = p;
+        p.w = &w->shared_up, p.dy = s->b + s->rows * inner, p.join = true;
+        list[count++] = p;
+    }
+    for (int64_t e = 0; e < E; e++) {
+        const int64_t first = s->first[e];
+        product_dx p = {.dx = du + first * hidden, .lddx = hidden, .lddy = inner, .n = s->first[e + 1] - first};
+        if (!p.n) continue;
+        p.w = &w->gate[e], p.dy = s->a + first * inner;
+        list[count++] = p;
+        p.w = &w->up[e], p.dy = s->b + first * inner, p.join = true;
+        list[count++] = p;
+    }
+    op_linear_dx(c->q, list, count);
+    return OK;
+}
+
+/* dy = W_down' g of all rows. */
+static status into_y(part_call *c, const experts_saved *s, real *dy) {
+    const model_config *m = c->cfg;
+    const experts_weights *w = c->w;
+    const int64_t hidden = m->hidden_size, E = m->n_routed_experts, inner = m->moe_intermediate_size,
+                  shared = m->n_shared_experts;
+    product_dx *list;
+    int count = 0;
+    TAKE(c, list, E + 1);
+    if (shared)
+        list[count++] = (product_dx){.w = &w->shared_down,
+                                     .dy = s->dbranch,
+                                     .lddy = hidden,
+                                     .dx = dy + s->rows * inner,
+                                     .lddx = shared * inner,
+                                     .n = c->x->n};
+    for (int64_t e = 0; e < E; e++)
+        if (s->first[e + 1] > s->first[e])
+            list[count++] = (product_dx){.w = &w->down[e],
+                                         .dy = s->g + s->first[e] * hidden,
+                                         .lddy = hidden,
+                                         .dx = dy + s->first[e] * inner,
+                                         .lddx = inner,
+                                         .n = s->first[e + 1] - s->first[e]};
+    op_linear_dx(c->q, list, count);
+    return OK;
+}
+
+static status backward(part_call *c) {
+    const model_config *m = c->cfg;
+    const flow *x = c->x;
+    const int64_t n = x->n, hidden = m->hidden_size, k = m->num_experts_per_tok, inner = m->moe_intermediate_size,
+                  shared = m->n_shared_experts;
+    experts_saved *s = c->saved;
+    const int64_t all = s->rows + n * shared, tasks = (n + MOVE_TOKENS - 1) / MOVE_TOKENS;
+    real *dy, *du;
+    TRY(again_u(c));
+    TRY(branch_gradient(c, &s->dbranch));
+    TAKE(c, s->u, s->rows * hidden);
+    TAKE(c, s->g, s->rows * hidden);
+    TAKE(c, s->y, all * inner);
+    TAKE(c, dy, all * inner);
+    TAKE(c, du, s->rows * hidden);
+    TAKE(c, c->dx->u, n * hidden);
+    TAKE(c, c->dx->gate, n * k);
+    scatter(c, s, x->u, s->u);
+    scatter(c, s, s->dbranch, s->g);
+    if (c->recompute & RECOMPUTE_SWIGLU) {
+        TAKE(c, s->a, all * inner);
+        TAKE(c, s->b, all * inner);
+        TRY(gate_and_up(c, s, s->u, hidden));
+    }
+    op_swiglu(c->q, s->y, inner, s->a, inner, s->b, inner, all, inner);
+    TRY(into_y(c, s, dy));
+    queue_run(c->q, tasks, gate_gradient, &(gate_call){c, s, dy});
+    op_swiglu_dx(c->q, s->a, inner, s->b, inner, dy, inner, s->a, inner, s->b, inner, all, inner);
+    if (!shared) memset(c->dx->u, 0, (size_t)(n * hidden) * sizeof *c->dx->u);
+    TRY(into_u(c, s, du));
+    move_call sum = {.x = x, .slot = s->slot, .k = k, .width = hidden, .from = du, .to = c->dx->u, .add = true};
+    queue_run(c->q, tasks, sum_of_slots, &sum);
+    return OK;
+}
+
+static status wgrad(part_call *c) {
+    const model_config *m = c->cfg;
+    const experts_weights *dw = c->dw;
+    const int64_t n = c->x->n, hidden = m->hidden_size, E = m->n_routed_experts, inner = m->moe_intermediate_size,
+                  shared = m->n_shared_experts;
+    const experts_saved *s = c->saved;
+    product_dw *list;
+    int count = 0;
+    TAKE(c, list, 3 * E + 3);
+    if (shared) {
+        const int64_t width = shared * inner, at = s->rows * inner;
+        list[count++] = gradient_of(&dw->shared_down, s->dbranch, hidden, s->y + at, width, n);
+        list[count++] = gradient_of(&dw->shared_gate, s->a + at, width, c->x->u, hidden, n);
+        list[count++] = gradient_of(&dw->shared_up, s->b + at, width, c->x->u, hidden, n);
+    }
+    for (int64_t e = 0; e < E; e++) {
+        const int64_t first = s->first[e], rows = s->first[e + 1] - first;
+        if (!rows) continue;
+        const real *u = s->u + first * hidden;
+        list[count++] = gradient_of(&dw->down[e], s->g + first * hidden, hidden, s->y + first * inner, inner, rows);
+        list[count++] = gradient_of(&dw->gate[e], s->a + first * inner, inner, u, hidden, rows);
+        list[count++] = gradient_of(&dw->up[e], s->b + first * inner, inner, u, hidden, rows);
+    }
+    op_linear_dw(c->q, list, count);
+    return OK;
+}
+
+const part part_experts = {.name = "experts",
+                           .weights = slots,
+                           .weights_size = sizeof(experts_weights),
+                           .saved_size = sizeof(experts_saved),
+                           .forward = forward,
+                           .backward = backward,
+                           .wgrad = wgrad};

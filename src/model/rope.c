@@ -9,7 +9,6 @@
 #include <tgmath.h>
 #include "model/rope.h"
 
-
 static double yarn_mscale(double factor, double mscale) {
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
