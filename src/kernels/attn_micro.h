@@ -58,6 +58,12 @@ typedef struct attn_product {
     void (*step)(const attn_step *a);
 } attn_product;
 
+/* An AdamW step in F32: g = scale g;  m = beta1 m + grad1 g;  v = beta2 v + grad2 g^2;
+ * w = keep w - rate m / (sqrt(v) root + eps), with m and v before they are rounded to BF16. */
+typedef struct adamw_factors {
+    float scale, beta1, grad1, beta2, grad2, keep, rate, root, eps;
+} adamw_factors;
+
 typedef struct attn_micro {
     attn_product product[2]; /* by compute */
 
@@ -75,10 +81,22 @@ typedef struct attn_micro {
     void (*swiglu)(float *y, const float *a, const float *b, int64_t dim);
     void (*add)(float *y, const float *x, int64_t dim);
     void (*rope)(float *x, int64_t dim, const float *angles, bool interleaved); /* angles: [dim/2][2] = cos, sin */
+
+    /* Training: one row of each derivative in train_ops.h. dw and db are added to, and may be NULL. */
+    void (*rmsnorm_dx)(float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t dim, float eps,
+                       bool add);
+    void (*layernorm_dx)(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, int64_t dim,
+                         float eps, bool add);
+    void (*swiglu_dx)(float *da, float *db, const float *dy, const float *a, const float *b, int64_t dim);
+    void (*rope_dx)(float *x, int64_t dim, const float *angles, bool interleaved);
+    float (*cross_entropy)(float *z, int32_t target, int64_t vocab, float scale, int32_t *best);
+    void (*adamw)(float *w, const float *g, void *m, void *v, dtype moments, int64_t n, const adamw_factors *f);
+    double (*sum_squares)(const float *x, int64_t n); /* the same bits on every level */
 } attn_micro;
 
 void ref_attn(attn_micro *m);
-void ref_rows(attn_micro *m); /* the part of ref_attn that is in ref/rows.c */
+void ref_rows(attn_micro *m);  /* the parts of ref_attn that are in ref/rows.c */
+void ref_train(attn_micro *m); /* and in ref/train.c */
 void avx2_attn(attn_micro *m);
 void avx512_attn(attn_micro *m);
 void avx512bf16_attn(attn_micro *m);

@@ -21,6 +21,8 @@ enum {
     SLOT_INDEX,
     SLOT_ROWS,
     SLOT_FLASH,
+    SLOT_ROWS_TRAIN,
+    SLOT_OPTIMIZER,
     SLOT_COUNT
 };
 

@@ -39,6 +39,9 @@ static inline vec v_mul(vec a, vec b) {
 static inline vec v_div(vec a, vec b) {
     return _mm512_div_ps(a, b);
 }
+static inline vec v_sqrt(vec a) {
+    return _mm512_sqrt_ps(a);
+}
 static inline vec v_max(vec a, vec b) {
     return _mm512_max_ps(a, b);
 } /* b where one of them is NaN */
@@ -72,6 +75,16 @@ static inline vec v_scale(vec a, vec n) {
 static inline vec v_fraction(vec a) {
     return _mm512_reduce_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
+static inline vec v_load_bf16(const uint16_t *p) {
+    __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
+}
+static inline void v_store_bf16(uint16_t *p, vec x) { /* nearest even; NaN stays NaN */
+    __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    up = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+}
 
 #else
 
@@ -102,6 +115,9 @@ static inline vec v_mul(vec a, vec b) {
 }
 static inline vec v_div(vec a, vec b) {
     return _mm256_div_ps(a, b);
+}
+static inline vec v_sqrt(vec a) {
+    return _mm256_sqrt_ps(a);
 }
 static inline vec v_max(vec a, vec b) {
     return _mm256_max_ps(a, b);
@@ -140,6 +156,19 @@ static inline vec v_scale(vec a, vec n) { /* in two steps, for results near the 
 }
 static inline vec v_fraction(vec a) {
     return v_sub(a, v_floor(a));
+}
+static inline vec v_load_bf16(const uint16_t *p) {
+    __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(u, 16));
+}
+static inline void v_store_bf16(uint16_t *p, vec x) { /* nearest even; NaN stays NaN */
+    __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    up = _mm256_blendv_epi8(up, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+    up = _mm256_srli_epi32(up, 16);
+    __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, packed);
 }
 
 #endif

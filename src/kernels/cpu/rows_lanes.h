@@ -4,6 +4,7 @@
 
 #include "kernels/attn_micro.h"
 #include "kernels/cpu/lanes.h"
+#include "kernels/cpu/train_lanes.h"
 
 /* sum (x - mean)^2; mean is 0 where it is not wanted */
 static inline float squares(const float *x, int64_t dim, float mean) {
@@ -62,23 +63,31 @@ static void add_lanes(float *y, const float *x, int64_t dim) {
     for (; i < dim; i++) y[i] += x[i];
 }
 
-/* Plain loops: the compiler makes vectors of the shuffles. */
-static void rope_lanes(float *x, int64_t dim, const float *angles, bool interleaved) {
+/* Plain loops: the compiler makes vectors of the shuffles. back 1 turns by the angles, -1 back. */
+static inline void turn(float *x, int64_t dim, const float *angles, bool interleaved, float back) {
     int64_t half = dim / 2;
     if (interleaved) {
         for (int64_t i = 0; i < half; i++) {
-            float a = x[2 * i], b = x[2 * i + 1], c = angles[2 * i], s = angles[2 * i + 1];
+            float a = x[2 * i], b = x[2 * i + 1], c = angles[2 * i], s = back * angles[2 * i + 1];
             x[2 * i] = a * c - b * s;
             x[2 * i + 1] = a * s + b * c;
         }
     } else {
         float *restrict re = x, *restrict im = x + half;
         for (int64_t i = 0; i < half; i++) {
-            float a = re[i], b = im[i], c = angles[2 * i], s = angles[2 * i + 1];
+            float a = re[i], b = im[i], c = angles[2 * i], s = back * angles[2 * i + 1];
             re[i] = a * c - b * s;
             im[i] = a * s + b * c;
         }
     }
+}
+
+static void rope_lanes(float *x, int64_t dim, const float *angles, bool interleaved) {
+    turn(x, dim, angles, interleaved, 1);
+}
+
+static void rope_dx_lanes(float *x, int64_t dim, const float *angles, bool interleaved) {
+    turn(x, dim, angles, interleaved, -1);
 }
 
 static inline void fill_rows_lanes(attn_micro *m) {
@@ -87,6 +96,8 @@ static inline void fill_rows_lanes(attn_micro *m) {
     m->swiglu = swiglu_lanes;
     m->add = add_lanes;
     m->rope = rope_lanes;
+    m->rope_dx = rope_dx_lanes;
+    fill_train_lanes(m);
 }
 
 #endif

@@ -42,4 +42,5 @@ void ref_rows(attn_micro *m) {
     m->swiglu = swiglu;
     m->add = add;
     m->rope = rope;
+    ref_train(m);
 }
