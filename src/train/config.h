@@ -33,6 +33,8 @@ typedef struct phase { /* from the end of the phase before until `until`: the va
     curve shape;
 } phase;
 
+enum { EOS_AUTO = -2 }; /* data.eos: the model's */
+
 typedef struct lr_group { /* learning rate of the weights whose name the regular expression matches, times `scale` */
     const char *match;
     double scale;
@@ -62,19 +64,23 @@ typedef struct train_config {
         const char *kernels; /* NULL: the best level */
     } training;
     struct {
-        double balance_alpha;     /* sequence-wise balance loss; V3: 1e-4 when nobody says otherwise */
-        double bias_update_speed; /* gamma; 0: off */
+        /* NaN in the next two: "auto", what the model's kind asks for (V3 report, 4.2) */
+        double balance_alpha;     /* sequence-wise balance loss; auto: 1e-4 for deepseek_v3 and deepseek_v32, else 0 */
+        double bias_update_speed; /* gamma; 0: off; auto: 1e-3 for models with a correction bias */
+        phase bias_schedule[MOST_LIST]; /* overrides the speed when it has phases */
+        int n_bias_schedule;
+        phase_unit bias_unit;
         bool bias_zero_mean;
         double capacity_factor; /* <= 0: dropless */
         drop_policy drop_policy;
         bool capacity_per_row;        /* MaxText: the capacity counts for each row; else for each micro-batch */
         bool sparse_matmul, megablox; /* MaxText's names: see docs/train.md */
-        double mtp_weight;            /* lambda; the schedule below overrides it when it has phases */
+        double mtp_weight; /* lambda, of models with MTP layers; the schedule below overrides it when it has phases */
         phase mtp_schedule[MOST_LIST];
         int n_mtp_schedule;
         phase_unit mtp_unit;
         mtp_hidden mtp_hidden;
-        dsa_stage dsa; /* from indexer_loss_scaling_factor and indexer_sparse_training */
+        dsa_stage dsa; /* sparse with indexer_sparse_training, else warm-up when the loss has a factor, else off */
         double indexer_loss_scaling_factor;
         bool indexer_sparse_training;
         string_list trainable_parameters_mask; /* regular expressions; empty: everything */
@@ -119,8 +125,8 @@ typedef struct train_config {
     } metrics;
 } train_config;
 
-/* Reads a run file and overrides ("section.key=value") into *out. Texts live in `mem`. Everything is checked that can
- * be checked without the model: ranges, choices, regular expressions. */
+/* Reads a run file (NULL: none) and overrides ("section.key=value") into *out. Texts live in `mem`. Everything is
+ * checked that can be checked without the model: ranges, choices, regular expressions. */
 status train_config_read(train_config *out, const char *path, const char *const *overrides, int n, arena *mem,
                          error *e);
 /* The defaults alone. */
@@ -134,5 +140,6 @@ status train_config_help(str *out);
 double schedule_lr(const train_config *c, int64_t step, double tokens);
 int64_t schedule_batch(const train_config *c, double tokens); /* rows, rounded to a multiple of micro_batch * ranks */
 double schedule_mtp_weight(const train_config *c, int64_t step, double tokens);
+double schedule_bias_speed(const train_config *c, int64_t step, double tokens); /* NaN: auto */
 
 #endif

@@ -1,0 +1,198 @@
+/* Every key of a run file in one table: its name, type, default, range and help. Reading, writing, `hadal train --keys`
+ * and docs/run_file.md follow from it. */
+#include "train/config_table.h"
+
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+
+#define AT(field) offsetof(train_config, field)
+#define COUNTED(field, n) .at = AT(field), .count = AT(n)
+#define TO(most) .min = 0, .max = (most)
+#define BIG 9e15 /* integers that doubles hold */
+
+const char config_shapes[] = "constant|linear|cosine";
+
+const config_option config_options[] = {
+    {"model", "path", O_TEXT, AT(model.path),
+     .help = "a Hugging Face folder; with init: a config.json, its folder or a preset (see hadal init). Required"},
+    {"model", "init", O_BOOL, AT(model.init), .help = "start from random weights"},
+    {"model", "seed", O_SEED, AT(model.seed), .help = "of random weights and of LoRA's"},
+
+    {"data", "train", O_LIST, AT(data.train),
+     .help = "files: .bin, .jsonl, .jsonl.gz, .jsonl.zst; or synthetic. Required"},
+    {"data", "validation", O_LIST, AT(data.validation), .help = "files of the same kinds"},
+    {"data", "validation_rows", O_INT, AT(data.validation_rows), TO(BIG), .help = "rows of a validation; 0: all"},
+    {"data", "tokenizer", O_TEXT, AT(data.tokenizer), .help = "folder with tokenizer.json; null: model.path"},
+    {"data", "format", O_WORD, AT(data.options.format), .words = "auto|bin|text|chat|synthetic", .text = "auto",
+     .help = "auto: by the name and the first line's keys"},
+    {"data", "text_field", O_TEXT, AT(data.options.text_field), .text = "text",
+     .help = "member of a JSON line that holds the text"},
+    {"data", "seq_len", O_INT, AT(data.options.seq_len), .value = 1024, .min = 1, .max = 1 << 24,
+     .help = "tokens of a row"},
+    {"data", "packing", O_CHOICE, AT(data.options.packing), .words = "concat|best_fit|none",
+     .help = "documents joined and cut; whole documents put together; one document a row"},
+    {"data", "document_mask", O_BOOL, AT(data.options.document_mask), .value = 1,
+     .help = "attention stops at document borders"},
+    {"data", "shuffle", O_BOOL, AT(data.options.shuffle), .value = 1, .help = "another order of rows in every pass"},
+    {"data", "seed", O_SEED, AT(data.options.seed), .help = "of the order"},
+    {"data", "loss", O_CHOICE, AT(data.options.loss), .words = "all|assistant|last",
+     .help = "tokens that count: all, the assistant's, those of its last turn"},
+    {"data", "skip_damaged", O_BOOL, AT(data.options.skip_damaged), .help = "damaged lines are reported, not fatal"},
+    {"data", "eos", O_EOS, AT(data.options.eos), .value = EOS_AUTO, .min = 0, .max = INT_MAX,
+     .help = "token that ends a document: an id, none, or auto: the model's"},
+    {"data", "chat_template", O_TEXT, AT(data.options.chat_template), .help = "instead of the tokenizer's own"},
+
+    {"training", "steps", O_INT, AT(training.steps), .value = 1000, .min = 1, .max = BIG, .help = "optimizer steps"},
+    {"training", "batch", O_INT, AT(training.batch), .value = 8, .min = 1, .max = 1 << 24,
+     .help = "rows of a step, all ranks together"},
+    {"training", "micro_batch", O_INT, AT(training.micro_batch), TO(1 << 24),
+     .help = "rows computed at once on a rank; 0: the whole share"},
+    {"training", "batch_ramp_from", O_REAL, AT(training.batch_ramp_from), TO(1 << 24),
+     .help = "rows of the first step when the batch grows"},
+    {"training", "batch_ramp_tokens", O_REAL, AT(training.batch_ramp_tokens), TO(1e18),
+     .help = "tokens over which it grows to training.batch; 0: it does not"},
+    {"training", "precision", O_CHOICE, AT(training.precision), .value = PRECISION_BF16, .words = "f32|bf16|fp8",
+     .help = "operands of products; weights, gradients and sums are F32"},
+    {"training", "threads", O_INT32, AT(training.threads), TO(4096),
+     .help = "of all ranks together; 0: all processors"},
+    {"training", "ranks", O_INT32, AT(training.ranks), .value = 1, .min = 1, .max = 1024,
+     .help = "data-parallel ranks, each a thread of this process"},
+    {"training", "zero", O_BOOL, AT(training.zero), .help = "each rank keeps the moments of its share of the weights"},
+    {"training", "expert_parallel", O_INT32, AT(training.expert_parallel), .value = 1, .min = 1, .max = 1024,
+     .help = "ranks that share the experts of a layer"},
+    {"training", "recompute", O_WORDS, AT(training.recompute), .words = "norm|mla_up|swiglu|block",
+     .help = "what backward computes again instead of keeping it"},
+    {"training", "validate_every", O_INT, AT(training.validate_every), TO(BIG), .help = "steps; 0: only at the end"},
+    {"training", "kernels", O_WORD, AT(training.kernels), .words = "portable|avx2|avx512|avx512bf16|amx",
+     .help = "null: the best that the machine has"},
+
+    {"objective", "balance_alpha", O_AUTO, AT(objective.balance_alpha), .value = NAN, TO(1e6),
+     .help = "sequence-wise balance loss; auto: 1e-4 for DeepSeek-V3 and V3.2, else 0"},
+    {"objective", "bias_update_speed", O_AUTO, AT(objective.bias_update_speed), .value = NAN, TO(1e6),
+     .help = "of the router's correction bias; auto: 1e-3 for models that have one"},
+    {"objective", "bias_schedule", O_PHASES, COUNTED(objective.bias_schedule, objective.n_bias_schedule),
+     .help = "the speed in phases instead"},
+    {"objective", "bias_unit", O_CHOICE, AT(objective.bias_unit), .value = UNIT_TOKENS, .words = "steps|tokens",
+     .help = "of its phases"},
+    {"objective", "bias_zero_mean", O_BOOL, AT(objective.bias_zero_mean),
+     .help = "re-centre the bias after each update"},
+    {"objective", "capacity_factor", O_REAL, AT(objective.capacity_factor), .value = -1, .min = -1, .max = 1e6,
+     .help = "pairs an expert takes, over their mean number; 0 or less: dropless"},
+    {"objective", "drop_policy", O_CHOICE, AT(objective.drop_policy), .value = DROP_POSITION, .words = "probs|position",
+     .help = "an expert that is full drops the least weights; the last tokens"},
+    {"objective", "capacity_per_row", O_BOOL, AT(objective.capacity_per_row), .value = 1,
+     .help = "capacity counts in each row (MaxText); false: in each micro-batch (Megatron)"},
+    {"objective", "sparse_matmul", O_BOOL, AT(objective.sparse_matmul), .value = 1,
+     .help = "MaxText's: true is dropless; with capacity_factor it is false"},
+    {"objective", "megablox", O_BOOL, AT(objective.megablox), .value = 1,
+     .help = "MaxText's choice between grouped products; the numbers are the same here"},
+    {"objective", "mtp_weight", O_REAL, AT(objective.mtp_weight), .value = 0.3, TO(1e6),
+     .help = "of the MTP loss, in models with MTP layers"},
+    {"objective", "mtp_schedule", O_PHASES, COUNTED(objective.mtp_schedule, objective.n_mtp_schedule),
+     .help = "the weight in phases instead"},
+    {"objective", "mtp_unit", O_CHOICE, AT(objective.mtp_unit), .value = UNIT_TOKENS, .words = "steps|tokens",
+     .help = "of its phases"},
+    {"objective", "mtp_hidden", O_CHOICE, AT(objective.mtp_hidden), .words = "post_norm|pre_norm",
+     .help = "the hidden state that MTP reads: after the final norm, as released weights expect, or before"},
+    {"objective", "indexer_loss_scaling_factor", O_REAL, AT(objective.indexer_loss_scaling_factor), TO(1e6),
+     .help = "DSA: of the indexer's KL loss; 0: off"},
+    {"objective", "indexer_sparse_training", O_BOOL, AT(objective.indexer_sparse_training),
+     .help = "DSA: attend to the chosen tokens; false: dense warm-up of the indexer"},
+    {"objective", "trainable_parameters_mask", O_MASKS, AT(objective.trainable_parameters_mask),
+     .help = "only weights whose name matches one are trained; empty: all"},
+
+    {"optimizer", "kind", O_CHOICE, AT(optimizer.kind), .words = "adamw|muon",
+     .help = "muon: hidden matrices, AdamW for the others"},
+    {"optimizer", "lr", O_REAL, AT(optimizer.lr), .value = 3e-4, TO(1e3), .help = "learning rate (highest)"},
+    {"optimizer", "min_lr", O_REAL, AT(optimizer.min_lr), TO(1e3), .help = "where cosine and wsd end"},
+    {"optimizer", "beta1", O_REAL, AT(optimizer.beta1), .value = 0.9, TO(1 - DBL_EPSILON), .help = "AdamW"},
+    {"optimizer", "beta2", O_REAL, AT(optimizer.beta2), .value = 0.95, TO(1 - DBL_EPSILON), .help = "AdamW"},
+    {"optimizer", "eps", O_REAL, AT(optimizer.eps), .value = 1e-8, .min = 1e-30, .max = 1, .help = "AdamW"},
+    {"optimizer", "weight_decay", O_REAL, AT(optimizer.weight_decay), .value = 0.1, TO(1e3), .help = "decoupled"},
+    {"optimizer", "clip", O_REAL, AT(optimizer.clip), .value = 1, TO(1e30),
+     .help = "largest gradient norm; 0: no clipping"},
+    {"optimizer", "bf16_moments", O_BOOL, AT(optimizer.bf16_moments), .help = "moments in BF16, as DeepSeek-V3"},
+    {"optimizer", "no_decay", O_MASKS, AT(optimizer.no_decay), .help = "weights without decay, by name"},
+    {"optimizer", "decay_vectors", O_BOOL, AT(optimizer.decay_vectors), .help = "norms and biases decay, too"},
+    {"optimizer", "groups", O_GROUPS, COUNTED(optimizer.groups, optimizer.n_groups),
+     .help = "learning rate by name: [{match: REGEX, scale: NUMBER}, ...], the first that matches"},
+    {"optimizer", "skip_spike", O_REAL, AT(optimizer.skip_spike), TO(1e30),
+     .help = "skip a step whose gradient norm is so many times the running mean; 0: never"},
+    {"optimizer", "muon_momentum", O_REAL, AT(optimizer.muon_momentum), .value = 0.95, TO(1 - DBL_EPSILON),
+     .help = "Muon"},
+    {"optimizer", "muon_steps", O_INT32, AT(optimizer.muon_steps), .value = 5, .min = 1, .max = 100,
+     .help = "Muon: Newton-Schulz iterations"},
+
+    {"schedule", "preset", O_PRESET, .words = "v3",
+     .help = "v3: learning rate, MTP weight and bias speed of the DeepSeek-V3 report, 4.2"},
+    {"schedule", "kind", O_CHOICE, AT(schedule.kind), .words = "constant|cosine|wsd|table",
+     .help = "of the learning rate; table when there are phases"},
+    {"schedule", "warmup_steps", O_INT, AT(schedule.warmup_steps), TO(BIG),
+     .help = "step s has (s + 1) / warmup_steps of the learning rate"},
+    {"schedule", "decay_steps", O_INT, AT(schedule.decay_steps), TO(BIG),
+     .help = "wsd: the last steps go down to min_lr"},
+    {"schedule", "unit", O_CHOICE, AT(schedule.unit), .words = "steps|tokens", .help = "of the phases"},
+    {"schedule", "phases", O_PHASES, COUNTED(schedule.phases, schedule.n_phases),
+     .help = "[{until: STEP, from: LR, to: LR, shape: constant|linear|cosine}, ...]"},
+
+    {"lora", "rank", O_INT32, AT(lora.rank), TO(1 << 16), .help = "of adapters; 0: none, all weights are trained"},
+    {"lora", "alpha", O_REAL, AT(lora.alpha), .value = 16, TO(1e6), .help = "adapters are scaled by alpha / rank"},
+    {"lora", "target_modules", O_MASKS, AT(lora.target_modules), .help = "linear weights that get one, by name"},
+
+    {"checkpoint", "folder", O_TEXT, AT(checkpoint.folder),
+     .help = "of the run: checkpoints, metrics, this configuration. Required"},
+    {"checkpoint", "every", O_INT, AT(checkpoint.every), .value = 1000, TO(BIG), .help = "steps; 0: only at the end"},
+    {"checkpoint", "keep_last", O_INT32, AT(checkpoint.keep_last), .value = 2, .min = 1, .max = 1 << 20,
+     .help = "checkpoints that stay"},
+    {"checkpoint", "keep_best", O_BOOL, AT(checkpoint.keep_best), .help = "and the one of the lowest validation loss"},
+    {"checkpoint", "async", O_BOOL, AT(checkpoint.async), .value = 1, .help = "write beside training"},
+    {"checkpoint", "resume", O_BOOL, AT(checkpoint.resume), .value = 1,
+     .help = "go on from the newest one in the folder"},
+    {"checkpoint", "export", O_BOOL, AT(checkpoint.export), .value = 1,
+     .help = "write a Hugging Face folder at the end (folder/hf)"},
+
+    {"metrics", "jsonl", O_BOOL, AT(metrics.jsonl), .value = 1, .help = "folder/metrics.jsonl"},
+    {"metrics", "tensorboard", O_BOOL, AT(metrics.tensorboard), .help = "event files"},
+    {"metrics", "every", O_INT, AT(metrics.every), .value = 1, .min = 1, .max = BIG, .help = "steps"},
+    {0},
+};
+
+const config_option *config_find(const char *section, const char *key) {
+    for (const config_option *o = config_options; o->section; o++)
+        if (strcmp(o->section, section) == 0 && strcmp(o->key, key) == 0) return o;
+    return NULL;
+}
+
+int config_word(const char *words, const char *word) {
+    size_t n = strlen(word);
+    int i = 0;
+    for (const char *p = words; *p; i++) {
+        size_t length = strcspn(p, "|");
+        if (length == n && memcmp(p, word, n) == 0) return i;
+        p += length + (p[length] == '|');
+    }
+    return -1;
+}
+
+static void set_default(train_config *c, const config_option *o) {
+    char *at = (char *)c + o->at;
+    switch (o->type) {
+    case O_INT: *(int64_t *)(void *)at = (int64_t)o->value; return;
+    case O_EOS:
+    case O_INT32: *(int32_t *)(void *)at = (int32_t)o->value; return;
+    case O_REAL:
+    case O_AUTO: *(double *)(void *)at = o->value; return;
+    case O_BOOL: *(bool *)(void *)at = o->value != 0; return;
+    case O_CHOICE: memcpy(at, &(unsigned){(unsigned)o->value}, sizeof(unsigned)); return; /* any enum */
+    case O_TEXT:
+    case O_WORD: *(const char **)(void *)at = o->text; return;
+    default: return; /* zeros */
+    }
+}
+
+void train_config_default(train_config *out) {
+    memset(out, 0, sizeof *out);
+    for (const config_option *o = config_options; o->section; o++) set_default(out, o);
+}
