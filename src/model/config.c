@@ -125,7 +125,7 @@ status config_read_eos(const json_t *j, int64_t *ids, int *n, error *e) {
 }
 
 status config_read_common(model_config *c, const json_t *j, error *e) {
-    const char *act;
+    const char *act, *scheme;
     TRY(json_get_string(j, "hidden_act", "silu", &act, e));
     if (strcmp(act, "silu") != 0) return fail(e, ERR_UNSUPPORTED, "hidden_act \"%s\": only silu is known", act);
     TRY(size_upto(j, "num_hidden_layers", 0, 1, MOST_LAYERS, &c->num_hidden_layers, e));
@@ -138,6 +138,10 @@ status config_read_common(model_config *c, const json_t *j, error *e) {
     TRY(json_get_bool(j, "tie_word_embeddings", false, &c->tie_word_embeddings, e));
     TRY(json_get_real(j, "rms_norm_eps", 1e-6, &c->rms_norm_eps, e));
     TRY(json_get_real(j, "initializer_range", 0.02, &c->initializer_range, e));
+    TRY(json_get_string(j, "initializer_scheme", "normal", &scheme, e));
+    c->init_fan_in = strcmp(scheme, "fan_in") == 0;
+    if (!c->init_fan_in && strcmp(scheme, "normal") != 0)
+        return fail(e, ERR_UNSUPPORTED, "initializer_scheme \"%s\": normal and fan_in are known", scheme);
     if (!(c->rms_norm_eps > 0)) return fail(e, ERR_FORMAT, "\"rms_norm_eps\" should be positive");
     TRY(read_rope(&c->rope, j, 10000, e));
     TRY(read_quantization(c, j, e));

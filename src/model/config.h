@@ -38,6 +38,7 @@ typedef struct model_config {
     int64_t index_n_heads, index_head_dim, index_topk; /* DSA; 0: dense attention */
     int64_t num_nextn_predict_layers;
     double rms_norm_eps, initializer_range;
+    bool init_fan_in; /* "initializer_scheme": "fan_in", see model/init.h; other readers do not know this key */
     rope_config rope;
     bool fp8, fp8_ue8m0;       /* quantization_config: FP8 E4M3 with 128x128 blocks; power-of-two scales */
     int64_t eos_ids[MOST_EOS]; /* of config.json; generation_config.json may say more */
