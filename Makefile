@@ -66,7 +66,8 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/internal.a
 
 # tests/f64: the parts of the model compiled with double for real, over plain loops for operations (tests/f64/ops.c).
 F64     := $(wildcard src/base/*.c src/tensor/*.c src/model/attn_*.c src/model/moe_*.c) src/model/ffn.c src/model/block.c \
-           src/model/indexer.c src/model/rope.c $(filter-out $(wildcard tests/f64/test_*.c),$(wildcard tests/f64/*.c))
+           src/model/indexer.c src/model/rope.c src/model/config.c $(wildcard src/model/arch/*.c) \
+           $(filter-out $(wildcard tests/f64/test_*.c),$(wildcard tests/f64/*.c))
 $(BUILD)/f64/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -DHADAL_F64 -c $< -o $@
