@@ -57,6 +57,12 @@ typedef struct weight_item {
  * stops at the first status that is not OK and returns it. */
 status model_each_weight(const model_config *c, status (*f)(void *arg, const weight_item *w), void *arg);
 
+/* A model without files: `place` gives the memory of every weight (F32, dim[0] x dim[1]), or NULL for one that is not
+ * wanted (an optional copy, an expert of another rank). MTP layers read the main model's embedding and head. Used twice
+ * in training: for the weights, and for their gradients. */
+status model_make(model **out, const model_config *c, real *(*place)(void *arg, const weight_item *w), void *arg,
+                  error *e);
+
 typedef struct model_counts {
     int64_t parameters; /* main model, correction biases included */
     int64_t active;     /* of them multiplied for one token: all but the input embedding, the experts not

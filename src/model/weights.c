@@ -244,6 +244,15 @@ static int64_t mtp_present(const model *m) {
     return n;
 }
 
+/* What a model without a weight of its own shares with the main model. */
+static void tie(model *m) {
+    if (m->cfg.tie_word_embeddings) m->outer.head = m->outer.embed;
+    for (int64_t i = 0; i < m->n_mtp; i++) {
+        if (!m->mtp[i].embed.data) m->mtp[i].embed = m->outer.embed;
+        if (!m->mtp[i].head.data) m->mtp[i].head = m->outer.head;
+    }
+}
+
 static status open_into(model *m, const char *folder, error *e) {
     TRY(config_open(&m->cfg, folder, e));
     TRY(weights_open(&m->file, folder, e));
@@ -251,16 +260,12 @@ static status open_into(model *m, const char *folder, error *e) {
     TRY(make_layers(m, e));
     status s = model_each_weight(&m->cfg, bind, &(bind_call){m, e});
     if (s != OK) return wrap(e, "%s", folder);
-    if (m->cfg.tie_word_embeddings) m->outer.head = m->outer.embed;
-    for (int64_t i = 0; i < m->n_mtp; i++) {
-        if (!m->mtp[i].embed.data) m->mtp[i].embed = m->outer.embed;
-        if (!m->mtp[i].head.data) m->mtp[i].head = m->outer.head;
-    }
+    tie(m);
     return OK;
 }
 
 const weights_entry *model_find_not_finite(const model *m, int64_t *element) {
-    for (size_t i = 0; i < weights_count(m->file); i++) {
+    for (size_t i = 0; m->file && i < weights_count(m->file); i++) {
         const weights_entry *t = weights_at(m->file, i);
         if (t->t.type > DT_F64) continue; /* integers */
         int64_t n = tensor_count(&t->t);
@@ -270,13 +275,54 @@ const weights_entry *model_find_not_finite(const model *m, int64_t *element) {
     return NULL;
 }
 
+static model *new_model(void) {
+    model *m = calloc(1, sizeof *m);
+    if (m && (m->mem = arena_open(1 << 16))) return m;
+    free(m);
+    return NULL;
+}
+
+typedef struct place_call {
+    model *m;
+    real *(*place)(void *arg, const weight_item *w);
+    void *arg;
+} place_call;
+
+static status place_weight(void *arg, const weight_item *w) {
+    const place_call *p = arg;
+    real *memory = p->place(p->arg, w);
+    char *field = (char *)owner_of(p->m, w) + w->slot->field;
+    if (w->slot->flags & W_VECTOR) {
+        *(real **)(void *)field = memory;
+    } else {
+        tensor *to = w->expert < 0 ? (tensor *)(void *)field : *(tensor **)(void *)field + w->expert;
+        *to = (tensor){.data = memory, .type = DT_REAL, .ndim = 2, .dim = {w->dim[0], w->dim[1]}};
+    }
+    return OK;
+}
+
+status model_make(model **out, const model_config *c, real *(*place)(void *arg, const weight_item *w), void *arg,
+                  error *e) {
+    *out = NULL;
+    model *m = new_model();
+    if (!m) return fail(e, ERR_NOMEM, "memory is out");
+    m->cfg = *c;
+    m->n_mtp = c->num_nextn_predict_layers;
+    status s = make_layers(m, e);
+    if (s == OK) s = model_each_weight(c, place_weight, &(place_call){m, place, arg});
+    if (s == OK) {
+        tie(m);
+        *out = m;
+    } else {
+        model_close(m);
+    }
+    return s;
+}
+
 status model_open(model **out, const char *folder, error *e) {
     *out = NULL;
-    model *m = calloc(1, sizeof *m);
-    if (!m || !(m->mem = arena_open(1 << 16))) {
-        free(m);
-        return fail(e, ERR_NOMEM, "memory is out");
-    }
+    model *m = new_model();
+    if (!m) return fail(e, ERR_NOMEM, "memory is out");
     status s = open_into(m, folder, e);
     if (s == OK) *out = m;
     else model_close(m);

@@ -12,6 +12,7 @@
 #include "components.h"
 #include "models.h"
 #include "text.h"
+#include "training.h"
 
 static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -40,9 +41,9 @@ static void model_folder(gold *g, const char *folder, const char *file) {
     gold_model(g, folder, file, false);
 }
 
-static void training_folder(gold *g, const char *folder, const char *file) {
+static void grpo_folder(gold *g, const char *folder, const char *file) {
     (void)folder;
-    gold_skip(g, file, "training is not there yet");
+    gold_skip(g, file, "post-training is not there yet");
 }
 
 int main(int argc, char **argv) {
@@ -60,8 +61,8 @@ int main(int argc, char **argv) {
     gold_components(&g, argv[1]);
     each_folder(&g, argv[1], "tokenizers", gold_tokenizer);
     gold_chat(&g, argv[1]);
-    each_folder(&g, argv[1], "training", training_folder);
-    each_folder(&g, argv[1], "grpo", training_folder);
+    each_folder(&g, argv[1], "training", gold_training);
+    each_folder(&g, argv[1], "grpo", grpo_folder);
     rmdir(scratch);
     printf("%d passed, %d failed\n", g.passed, g.failed);
     return g.failed || !g.passed;

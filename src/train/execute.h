@@ -1,0 +1,48 @@
+/* One micro-batch forward and backward: embedding, blocks, MTP modules, heads and losses, and the whole way back, with
+ * gradients added into the gradient model. Whose weights they are, how steps are made of micro-batches and what the
+ * optimizer does is not known here. */
+#ifndef HADAL_TRAIN_EXECUTE_H
+#define HADAL_TRAIN_EXECUTE_H
+
+#include "data/batch.h"
+#include "model/model.h"
+#include "train/config.h"
+
+typedef struct executor executor;
+
+/* m: weights; g: gradients of the same configuration (params_model). q: its rows_alike is set. All borrowed. */
+status executor_open(executor **out, const model *m, const model *g, queue *q, const train_config *c, error *e);
+void executor_close(executor *x); /* accepts NULL */
+
+enum { MOST_MTP = 8 };
+
+/* What each term of the loss is multiplied by: 1 / (what the step averages over) times the term's weight. */
+typedef struct step_goal {
+    real language_model; /* of each target's cross-entropy */
+    real mtp[MOST_MTP];  /* of each target of MTP depth d + 1 */
+    objective parts;
+} step_goal;
+
+/* Sums over the micro-batches since they were zeroed. */
+typedef struct step_sums {
+    double language_model, mtp[MOST_MTP]; /* cross-entropy, natural logarithms */
+    int64_t targets, mtp_targets[MOST_MTP];
+    int64_t drafts,
+        accepted;       /* tokens that both the main model and MTP depth 1 predict; where their first choices agree */
+    layer_stats *layer; /* [num_hidden_layers + MTP layers]; load NULL where there are no experts */
+} step_sums;
+
+/* How many targets each MTP depth has in a batch: what step_goal.mtp is divided by. */
+int64_t mtp_targets(const token_batch *b, int depth);
+
+/* Adds the batch's losses to *sums and, when `gradients`, its gradients to the gradient model. */
+status execute(executor *x, const token_batch *b, const step_goal *goal, bool gradients, step_sums *sums, error *e);
+
+/* Sums with loads for this model, zeroed; freed with free_sums. */
+status open_sums(step_sums *out, const model_config *c, error *e);
+void zero_sums(step_sums *s, const model_config *c);
+void free_sums(step_sums *s);
+
+int64_t executor_bytes(const executor *x); /* memory of activations and scratch */
+
+#endif

@@ -1,0 +1,25 @@
+/* A whole training as a run file describes it: data, weights, steps, validation, checkpoints and metrics; goes on where
+ * an earlier run of the same folder stopped. */
+#ifndef HADAL_TRAIN_RUN_H
+#define HADAL_TRAIN_RUN_H
+
+#include "train/config.h"
+#include "train/metrics.h"
+
+typedef struct run_hooks { /* called by the first rank's thread; any may be NULL */
+    /* After every step. Nonzero: the run saves and ends. */
+    int (*step)(void *arg, const step_metrics *m, int64_t steps);
+    void (*note)(void *arg, const char *line); /* one sentence that a person should see */
+    int (*progress)(void *arg, uint64_t done, uint64_t total, const char *what); /* nonzero cancels */
+    void *arg;
+} run_hooks;
+
+typedef struct run_result {
+    int64_t steps, skipped; /* done in all; skipped in this run */
+    double tokens, seconds, loss, validation_loss;
+    bool stopped; /* by the hook */
+} run_result;
+
+status train_run(const train_config *c, const run_hooks *hooks, run_result *out, error *e);
+
+#endif
