@@ -1,8 +1,14 @@
 /* Native checkpoints of training: a folder with state.json and one or more shards (safetensors), complete or not there.
  *
- *   step-00000100/state.json        format version, every tensor's shape and type, the slices that hold it (file, first
- *                                   element, count), the shards' sizes and checksums, and the trainer's own state
+ *   step-00000100/state.json        format version, every tensor's type and shape, the shards' sizes and checksums, and
+ *                                   the trainer's own state
  *   step-00000100/shard-0000.safetensors ...   one-dimensional slices of flattened tensors, named "NAME@FIRST"
+ *   model/                          beside the steps: config.json, tokenizer files (format/model_files.h)
+ *
+ * Which slice lies where only the shards say. Members of the trainer's state that `hadal convert` reads: "model" (the
+ * folder with config.json and tokenizer, "../model"), "dtype" (the weights' type in a Hugging Face folder, "BF16" or
+ * "F32"), "types" ({name: type} of weights that had another one), "mtp_copies" (true: MTP layers had copies of
+ * embedding and head). docs/checkpoints.md has all of it.
  *
  * A folder is written under the name step-00000100.tmp, synced, and renamed when everything is in it: what has the real
  * name is whole. Tensors are named as in Hugging Face folders; moments "NAME.exp_avg", "NAME.exp_avg_sq". */
@@ -34,6 +40,11 @@ status native_begin(const char *folder, error *e);
 status native_write_shard(const char *folder, int number, const native_slice *list, int64_t count, native_shard *out,
                           error *e);
 status native_finish(const char *folder, const native_shard *shards, int count, const json_t *state, error *e);
+/* The same with data that are made as they are written: fill gives elements first .. first+n-1 of list[i] (counted from
+ * the tensor's beginning), a few megabytes at a time, for slices whose data is NULL. */
+typedef status native_fill(void *arg, int64_t i, int64_t first, int64_t n, void *to, error *e);
+status native_write_shard_from(const char *folder, int number, const native_slice *list, int64_t count,
+                               native_fill *fill, void *arg, native_shard *out, error *e);
 void native_abort(const char *folder);
 void native_shard_free(native_shard *s);
 
@@ -49,5 +60,14 @@ const native_slice *native_find(const native_file *f, const char *name); /* NULL
 /* Copies elements first .. first+n-1 of a tensor, whatever slices they lie in; `to` has the tensor's own type. */
 status native_read(const native_file *f, const char *name, int64_t first, int64_t n, void *to, error *e);
 bool is_native(const char *folder); /* has a state.json of this format */
+
+/* --- a run's folder of steps ------------------------------------------------------------------------------------ */
+
+char *native_step_folder(const char *folder, int64_t step); /* "FOLDER/step-00000100", heap; NULL: memory is out */
+/* The steps whose checkpoints are complete, ascending (heap). A folder that does not exist has none. */
+status native_steps(const char *folder, int64_t **steps, int64_t *count, error *e);
+status native_remove(const char *folder, error *e); /* at no moment is half a checkpoint under its real name */
+/* Removes what interrupted saves left (step-N.tmp). Nobody may be saving there. */
+status native_clean(const char *folder, error *e);
 
 #endif
