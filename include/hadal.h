@@ -192,14 +192,16 @@ HADAL_API int hadal_generate_batch(hadal_session **s, int batch, const int32_t *
 
 typedef struct hadal_convert_options {
     size_t size;
-    const char *to;        /* "bf16", "f32", "fp8" */
+    const char *to;        /* "bf16", "f32", "fp8", "native" (a checkpoint that training starts from); NULL when `in` is
+                              such a checkpoint: the type it names */
     const char *mtp;       /* "keep" (default), "hide", "drop" */
     const char *scale_fmt; /* fp8: NULL for F32 scales, "ue8m0" for powers of two */
     int threads;
     hadal_progress *progress; /* bytes of input */
     void *progress_arg;
 } hadal_convert_options;
-/* Streams a checkpoint into another type; bounded memory; resumable. json (may be NULL): what was done. */
+/* Streams a checkpoint into another type, also from and to native checkpoints of training; bounded memory; resumable.
+ * json (may be NULL): what was done. */
 HADAL_API int hadal_convert(const char *in, const char *out, const hadal_convert_options *o, char **json,
                             hadal_error *e);
 
