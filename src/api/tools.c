@@ -31,11 +31,12 @@ static int on_bytes(void *arg, uint64_t done, uint64_t total, const char *what) 
 /* --- convert, init ---------------------------------------------------------------------------------------------- */
 
 static status convert_options_read(convert_options *c, const hadal_convert_options *o, error *e) {
-    if (!o->to) return fail(e, ERR_ARG, "convert needs a type: bf16, f32 or fp8");
-    if (!strcmp(o->to, "bf16")) c->to = CONVERT_BF16;
+    if (!o->to) c->to = CONVERT_SAME;
+    else if (!strcmp(o->to, "bf16")) c->to = CONVERT_BF16;
     else if (!strcmp(o->to, "f32")) c->to = CONVERT_F32;
     else if (!strcmp(o->to, "fp8")) c->to = CONVERT_FP8;
-    else return fail(e, ERR_ARG, "cannot convert to \"%s\": use bf16, f32 or fp8", o->to);
+    else if (!strcmp(o->to, "native")) c->to = CONVERT_NATIVE;
+    else return fail(e, ERR_ARG, "cannot convert to \"%s\": use bf16, f32, fp8 or native", o->to);
     if (!o->mtp || !strcmp(o->mtp, "keep")) c->mtp = CONVERT_MTP_KEEP;
     else if (!strcmp(o->mtp, "hide")) c->mtp = CONVERT_MTP_HIDE;
     else if (!strcmp(o->mtp, "drop")) c->mtp = CONVERT_MTP_DROP;

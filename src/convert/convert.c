@@ -1,23 +1,20 @@
 #include "convert/convert.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include "base/file.h"
 #include "base/json.h"
 #include "convert/config_file.h"
+#include "convert/native.h"
+#include "convert/output.h"
+#include "convert/scales.h"
+#include "format/model_files.h"
 #include "format/safetensors_write.h"
 #include "format/weights_file.h"
-
-#define SCALE_SUFFIX "_scale_inv"
-#define MARKER "convert.json"
 
 enum {
     CHUNK = 1 << 22, /* elements that are converted before they are written: at most 16 MB */
@@ -46,7 +43,6 @@ typedef struct conversion {
     size_t n_jobs;
     uint64_t done, total;
     uint8_t *out; /* [CHUNK * 4] */
-    int lock;     /* the output folder, or -1 */
 } conversion;
 
 static status out_of_memory(error *e) {
@@ -54,11 +50,6 @@ static status out_of_memory(error *e) {
 }
 
 /* --- what becomes of which tensor ------------------------------------------------------------------------------ */
-
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
 
 static bool is_float(dtype t) {
     return t == DT_F32 || t == DT_BF16 || t == DT_F16 || t == DT_F64;
@@ -74,7 +65,7 @@ static bool is_quantizable(const weights_entry *x) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char end[40];
         snprintf(end, sizeof end, ".%s.weight", names[i]);
-        if (ends_with(x->name, end)) return true;
+        if (name_ends_with(x->name, end)) return true;
     }
     return false;
 }
@@ -89,49 +80,6 @@ static bool is_mtp(const conversion *c, const char *name) {
     return *end == '.' && errno == 0 && n >= c->config.n_layers;
 }
 
-/* The scales of an FP8 weight, checked. */
-static status find_scale(const weights_entry **out, const weights_file *in, const weights_entry *x, error *e) {
-    const tensor *t = &x->t;
-    if (t->ndim != 2)
-        return fail(e, ERR_UNSUPPORTED, "%s: tensor \"%.160s\": F8_E4M3 with %d dimensions, 2 were wanted", x->file,
-                    x->name, t->ndim);
-    str name = {0};
-    str_addf(&name, "%s" SCALE_SUFFIX, x->name);
-    const weights_entry *s = name.failed ? NULL : weights_find(in, name.p);
-    status st = str_check(&name, e);
-    str_free(&name);
-    TRY(st);
-    int64_t rows = fp8_blocks(t->dim[0]), cols = fp8_blocks(t->dim[1]);
-    if (!s)
-        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": F8_E4M3 without block scales \"..." SCALE_SUFFIX "\"",
-                    x->file, x->name);
-    if (s->t.type != DT_F32)
-        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": scales of type %s, F32 was wanted", s->file, s->name,
-                    dtype_name(s->t.type));
-    if (s->t.ndim != 2 || s->t.dim[0] != rows || s->t.dim[1] != cols)
-        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": %lld x %lld scales, the weight wants %lld x %lld", s->file,
-                    s->name, (long long)(s->t.ndim > 0 ? s->t.dim[0] : 0), (long long)(s->t.ndim > 1 ? s->t.dim[1] : 0),
-                    (long long)rows, (long long)cols);
-    *out = s;
-    return OK;
-}
-
-/* Is x the scales of an FP8 weight? Scales of anything else are an error. */
-static status check_scale(bool *out, const weights_file *in, const weights_entry *x, error *e) {
-    *out = false;
-    if (!ends_with(x->name, SCALE_SUFFIX)) return OK;
-    char *stem = strdup(x->name);
-    if (!stem) return out_of_memory(e);
-    stem[strlen(stem) - strlen(SCALE_SUFFIX)] = 0;
-    const weights_entry *weight = weights_find(in, stem);
-    free(stem);
-    if (!weight || weight->t.type != DT_E4M3)
-        return fail(e, ERR_FORMAT, "%s: tensor \"%.160s\": block scales, but the weight is %s", x->file, x->name,
-                    weight ? dtype_name(weight->t.type) : "missing");
-    *out = true;
-    return OK;
-}
-
 static status add_job(conversion *c, const char *name, const tensor *shape, job j, error *e) {
     tensor t = *shape;
     t.type = j.to;
@@ -143,7 +91,7 @@ static status add_job(conversion *c, const char *name, const tensor *shape, job 
 static dtype target(const conversion *c, const weights_entry *x) {
     if (!is_float(x->t.type)) return x->t.type;
     if (c->o->to == CONVERT_F32) return DT_F32;
-    bool stays = x->t.type == DT_F32 && (!c->f32_only || ends_with(x->name, ".e_score_correction_bias"));
+    bool stays = x->t.type == DT_F32 && (!c->f32_only || name_ends_with(x->name, ".e_score_correction_bias"));
     return stays ? DT_F32 : DT_BF16;
 }
 
@@ -162,8 +110,8 @@ static status add_tensor(conversion *c, const weights_entry *x, error *e) {
     bool is_scale;
     const weights_entry *scale = NULL;
     if (c->o->mtp == CONVERT_MTP_DROP && is_mtp(c, x->name)) return OK;
-    TRY(check_scale(&is_scale, c->in, x, e));
-    if (x->t.type == DT_E4M3) TRY(find_scale(&scale, c->in, x, e));
+    TRY(scales_are(&is_scale, c->in, x, e));
+    if (x->t.type == DT_E4M3) TRY(scales_find(&scale, c->in, x, e));
     if (is_scale || scale) {
         if (c->o->to == CONVERT_FP8) {
             if (c->o->scale != config_file_scale(&c->config))
@@ -392,28 +340,6 @@ static status write_shards(conversion *c, error *e) {
 
 /* --- the folder ------------------------------------------------------------------------------------------------ */
 
-static status copy_file(const conversion *c, const char *name, error *e) {
-    char *from = path_join(c->o->in, name), *to = path_join(c->o->out, name);
-    status s = from && to ? OK : out_of_memory(e);
-    if (s == OK && file_exists(from)) {
-        mapping m;
-        s = file_map(&m, from, e);
-        if (s == OK) s = file_save(to, m.p, m.n, e);
-        file_unmap(&m);
-    }
-    free(from);
-    free(to);
-    return s;
-}
-
-static status copy_files(const conversion *c, error *e) {
-    static const char *const names[] = {"generation_config.json", "tokenizer.json",      "tokenizer_config.json",
-                                        "tokenizer.model",        "vocab.json",          "merges.txt",
-                                        "added_tokens.json",      "chat_template.jinja", "special_tokens_map.json"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) TRY(copy_file(c, names[i], e));
-    return OK;
-}
-
 static uint64_t mix(uint64_t h, const void *p, size_t n) { /* FNV-1a */
     for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)p)[i]) * 0x100000001b3u;
     return h;
@@ -459,79 +385,37 @@ static status marker_text(const conversion *c, char **out, error *e) {
     return *out ? OK : out_of_memory(e);
 }
 
-static status check_empty(const char *folder, error *e) {
-    DIR *d = opendir(folder);
-    if (!d) return fail(e, ERR_IO, "%s: %s", folder, strerror(errno));
-    status s = OK;
-    for (const struct dirent *x; s == OK && (x = readdir(d));)
-        if (strcmp(x->d_name, ".") != 0 && strcmp(x->d_name, "..") != 0 && strcmp(x->d_name, MARKER ".tmp") != 0)
-            s = fail(e, ERR_ARG, "%s: not empty (\"%.100s\"), a new folder was wanted", folder, x->d_name);
-    closedir(d);
+static status enter(conversion *c, output *target, error *e) {
+    char *text = NULL;
+    TRY(marker_text(c, &text, e));
+    status s = output_enter(target, c->o->in, c->o->out, text, e);
+    free(text);
     return s;
 }
 
-/* Two runs at once would write into each other's temporary files. The lock goes with the process. */
-static status lock_folder(conversion *c, error *e) {
-    c->lock = open(c->o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (c->lock < 0) return fail(e, ERR_IO, "%s: %s", c->o->out, strerror(errno));
-    if (flock(c->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* file systems without locks: go on */
-        return fail(e, ERR_ARG, "%s: another conversion is writing here", c->o->out);
-    return OK;
-}
-
-/* Takes possession of the output folder: new, empty, or ours and unfinished. */
-static status enter_folder(conversion *c, const char *marker, error *e) {
-    TRY(make_directory(c->o->out, e));
-    TRY(lock_folder(c, e));
-    char *wanted = NULL;
-    str found = {0};
-    status s = marker_text(c, &wanted, e);
-    if (s == OK && !file_exists(marker)) {
-        s = check_empty(c->o->out, e);
-        if (s == OK) s = file_save(marker, wanted, strlen(wanted), e);
-    } else if (s == OK) {
-        s = file_read(&found, marker, 1 << 16, e);
-        if (s == OK && strcmp(found.p, wanted) != 0)
-            s = fail(e, ERR_ARG,
-                     "%s: of an unfinished conversion with other options or of another or changed input; "
-                     "go on with that one or take another folder",
-                     marker);
-    }
-    free(wanted);
-    str_free(&found);
-    return s;
-}
-
-static status check_folders(const convert_options *o, error *e) {
-    if (!is_directory(o->in)) return fail(e, ERR_ARG, "%s: not a folder", o->in);
-    char *in = realpath(o->in, NULL), *out = realpath(o->out, NULL);
-    bool same = in && out && strcmp(in, out) == 0;
-    free(in);
-    free(out);
-    return same ? fail(e, ERR_ARG, "%s: input and output are the same folder", o->out) : OK;
-}
-
-static status run(conversion *c, const char *marker, error *e) {
-    TRY(check_folders(c->o, e));
+static status run(conversion *c, output *target, error *e) {
+    if (!is_directory(c->o->in)) return fail(e, ERR_ARG, "%s: not a folder", c->o->in);
     TRY(config_file_read(&c->config, c->o->in, e));
     TRY(weights_open_in_place(&c->in, c->o->in, e));
     TRY(make_plan(c, e));
-    TRY(enter_folder(c, marker, e));
+    TRY(enter(c, target, e));
     TRY(write_shards(c, e));
-    TRY(copy_files(c, e));
+    TRY(model_files_copy(c->o->in, c->o->out, e));
     TRY(config_file_write(&c->config, c->o, e));
     /* DeepSeek's FP8 checkpoints have total_size in their index, those that its conversion script writes have not */
     TRY(shard_plan_write_index(c->plan, c->o->out, c->o->to == CONVERT_FP8, e));
-    return unlink(marker) == 0 ? OK : fail(e, ERR_IO, "%s: cannot remove: %s", marker, strerror(errno));
+    return output_done(target, e);
 }
 
 status convert_run(const convert_options *o, convert_result *result, error *e) {
     *result = (convert_result){0};
-    conversion c = {.o = o, .r = result, .lock = -1};
-    char *marker = path_join(o->out, MARKER);
-    status s = marker ? run(&c, marker, e) : out_of_memory(e);
-    if (c.lock >= 0) close(c.lock);
-    free(marker);
+    if (o->to == CONVERT_NATIVE) return native_from_model(o, result, e);
+    if (is_native_input(o->in)) return native_to_model(o, result, e);
+    if (o->to == CONVERT_SAME) return fail(e, ERR_ARG, "%s: convert needs a type: bf16, f32 or fp8", o->in);
+    conversion c = {.o = o, .r = result};
+    output target = {.lock = -1};
+    status s = run(&c, &target, e);
+    output_leave(&target);
     free(c.out);
     free(c.jobs);
     shard_plan_close(c.plan);

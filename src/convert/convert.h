@@ -28,7 +28,8 @@
 #include "base/pool.h"
 #include "convert/fp8.h"
 
-typedef enum convert_type { CONVERT_BF16, CONVERT_F32, CONVERT_FP8 } convert_type;
+/* SAME: the type that a native checkpoint of training names. NATIVE: makes such a checkpoint (convert/native.h). */
+typedef enum convert_type { CONVERT_BF16, CONVERT_F32, CONVERT_FP8, CONVERT_SAME, CONVERT_NATIVE } convert_type;
 
 /* Layers from num_hidden_layers on predict further tokens (MTP). HIDE writes num_nextn_predict_layers 0 and keeps their
  * tensors, as DeepSeek's own conversion does; DROP leaves the tensors out, too. */
