@@ -238,6 +238,39 @@ HADAL_API int hadal_bench(hadal_model *m, const hadal_bench_options *o, char **j
 /* Read bandwidth and peak of matrix products of this machine, as JSON. */
 HADAL_API int hadal_bench_machine(int threads, const char *kernels, char **json, hadal_error *e);
 
+/* ---- data, evaluation, plots ----------------------------------------------------------------------------------- */
+
+typedef struct hadal_data_options {
+    size_t size;
+    const char *task;  /* tiny-r1: "both" (default), "calc", "count" */
+    const char *phase; /* tiny-r1: "clean" (default), "mixed" */
+    int64_t documents; /* 0: 40000 */
+    uint64_t seed;
+    int held_out; /* prompts that are kept out of training, else only others */
+    hadal_progress *progress;
+    void *progress_arg;
+} hadal_data_options;
+/* Writes made-up training data as JSON lines of {"prompt", "completion", ...}. kind: "tiny-r1" (docs/tiny_r1.md).
+ * json (may be NULL): what was written. */
+HADAL_API int hadal_data(const char *kind, const char *out, const hadal_data_options *o, char **json, hadal_error *e);
+
+typedef struct hadal_eval_options {
+    size_t size;
+    int limit;            /* prompts; 0: 200 */
+    const char *decoding; /* NULL: both; "greedy", "sampled" */
+    double temperature;   /* of sampled answers; 0: 1 */
+    int samples;          /* sampled answers a prompt; 0: 1 */
+    uint64_t seed;        /* the same seed gives the same report */
+    hadal_progress *progress;
+    void *progress_arg;
+} hadal_eval_options;
+/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:count". json: the report of
+ * docs/eval.md, owned by the caller. */
+HADAL_API int hadal_eval(hadal_model *m, const char *task, const hadal_eval_options *o, char **json, hadal_error *e);
+
+/* An SVG page of the curves in the folder of a training run (its metrics.jsonl), written to `out`. */
+HADAL_API int hadal_plot(const char *run, const char *out, hadal_error *e);
+
 #ifdef __cplusplus
 }
 #endif

@@ -13,6 +13,9 @@ extern const command command_init;       /* cmd_init.c */
 extern const command command_check;      /* cmd_check.c */
 extern const command command_trace;      /* cmd_trace.c */
 extern const command command_bench;      /* cmd_bench.c */
+extern const command command_data;       /* cmd_data.c */
+extern const command command_eval;       /* cmd_eval.c */
+extern const command command_plot;       /* cmd_plot.c */
 extern const command command_completion; /* cmd_version.c */
 extern const command command_help_on;    /* cmd_version.c */
 extern const command command_version;    /* cmd_version.c */

@@ -1,0 +1,239 @@
+/* Judging of answers, the whole evaluation on a model of random weights, and what it refuses. */
+#include "../format/scratch.h"
+#include <math.h>
+#include "convert/init.h"
+#include "eval/tiny_r1.h"
+
+/* --- judging --------------------------------------------------------------------------------------------------------
+ */
+
+static void judged(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool right, formatted;
+        tiny_r1_style style;
+    } cases[] = {
+        {"<think>7+5-2+7-8</think><answer>8</answer><eos>", true, true, TINY_R1_WORK},
+        {"<think>anything</think><answer>8</answer><eos>", true, true, TINY_R1_WORK}, /* the answer counts alone */
+        {"<think>7+5-2+7-8</think><answer>7</answer><eos>", false, true, TINY_R1_WORK},
+        {"<think></think><answer>8</answer><eos>", true, true, TINY_R1_DIRECT},
+        {"<think></think><answer>88</answer><eos>", false, true, TINY_R1_DIRECT},
+        {"<think></think><answer></answer><eos>", false, true, TINY_R1_DIRECT},
+        {"8<eos>", false, false, TINY_R1_PLAIN}, /* right, but no accuracy without format */
+        {"<think>8", false, false, TINY_R1_WORK},
+        {"", false, false, TINY_R1_PLAIN},
+        {"<think>", false, false, TINY_R1_WORK},
+    };
+    enum { CASES = sizeof cases / sizeof *cases };
+    const tiny_r1_document t = {.task = TINY_R1_CALC, .prompt = "c7+8-3+5-9", .answer = "8"};
+    tiny_r1_score s = {0};
+    int64_t right = 0, formatted = 0, style[TINY_R1_STYLES] = {0}, style_right[TINY_R1_STYLES] = {0};
+    for (int i = 0; i < CASES; i++) {
+        assert_true(tiny_r1_judge(&s, &t, cases[i].text, strlen(cases[i].text), i) == cases[i].right);
+        right += cases[i].right;
+        formatted += cases[i].formatted;
+        style[cases[i].style]++;
+        style_right[cases[i].style] += cases[i].right;
+        for (int k = 0; k < TINY_R1_STYLES; k++)
+            assert_true(s.style[k].answers == style[k] && s.style[k].right == style_right[k]);
+        assert_true(s.formatted == formatted && s.all.right == right && s.all.answers == i + 1);
+    }
+    assert_true(s.calc.answers == CASES && s.calc.right == right && s.count.answers == 0);
+    assert_int_equal(s.tokens, CASES * (CASES - 1) / 2);
+}
+
+/* --- a model of random weights --------------------------------------------------------------------------------------
+ */
+
+static const char *const tags[] = {"<pad>",   "<eos>",    "<bos>",    "<user>",   "<assistant>",
+                                   "<think>", "</think>", "<answer>", "</answer>"};
+static const char symbols[] = "0123456789+-*=;,:? abcdefghijklmnopqrstuvwxyz";
+
+static void write_tokenizer(const scratch *s, bool with_think) {
+    str t = {0};
+    str_puts(&t, "{\"added_tokens\": [");
+    for (int i = 0; i < 9; i++)
+        str_addf(&t,
+                 "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"single_word\": false, \"lstrip\": false, "
+                 "\"rstrip\": false, \"normalized\": false}",
+                 i ? ", " : "", i, i == 5 && !with_think ? "<thought>" : tags[i]);
+    str_puts(&t, "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
+                 "\"trim_offsets\": true, \"use_regex\": false}, \"post_processor\": null, \"decoder\": "
+                 "{\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {");
+    for (int i = 0; symbols[i]; i++) {
+        if (i) str_puts(&t, ", ");
+        if (symbols[i] == ' ') str_addf(&t, "\"\xc4\xa0\": %d", 9 + i); /* GPT-2's letter for a space */
+        else str_addf(&t, "\"%c\": %d", symbols[i], 9 + i);
+    }
+    str_puts(&t, "}, \"merges\": []}}");
+    scratch_write(s, "tokenizer.json", t.p, t.n);
+    str_free(&t);
+}
+
+static const char config[] =
+    "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"model_type\": \"deepseek_v3\", \"hidden_act\": \"silu\","
+    "\"vocab_size\": 54, \"hidden_size\": 32, \"intermediate_size\": 64, \"moe_intermediate_size\": 16,"
+    "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"n_shared_experts\": 1,"
+    "\"n_routed_experts\": 4, \"num_experts_per_tok\": 2, \"n_group\": 1, \"topk_group\": 1, \"kv_lora_rank\": 16,"
+    "\"q_lora_rank\": null, \"qk_nope_head_dim\": 16, \"qk_rope_head_dim\": 16, \"v_head_dim\": 16,"
+    "\"first_k_dense_replace\": 1, \"moe_layer_freq\": 1, \"norm_topk_prob\": true, \"scoring_func\": \"sigmoid\","
+    "\"topk_method\": \"noaux_tc\", \"routed_scaling_factor\": 1.0, \"rms_norm_eps\": 1e-6, \"rope_theta\": 30,"
+    "\"max_position_embeddings\": 128, \"initializer_range\": 0.2, \"attention_bias\": false,"
+    "\"bos_token_id\": 2, \"eos_token_id\": 1, \"tie_word_embeddings\": false, \"num_nextn_predict_layers\": 0}";
+
+typedef struct opened {
+    scratch s;
+    model *m;
+    engine *g;
+    tokenizer *t;
+} opened;
+
+static opened open_random(int threads, bool with_think) {
+    opened o = {.s = scratch_open()};
+    error e = {0};
+    scratch_write(&o.s, "config.json", config, sizeof config - 1);
+    write_tokenizer(&o.s, with_think);
+    char *from = scratch_path(&o.s, "config.json"), *to = scratch_path(&o.s, "model");
+    if (init_run(from, to, 1, NULL, NULL, &e) != OK || model_open(&o.m, to, &e) != OK ||
+        engine_open(&o.g, o.m, threads, NULL, COMPUTE_F32, MLA_CHEAPER, &e) != OK ||
+        tokenizer_open(&o.t, o.s.dir, &e) != OK)
+        fail_msg("%s", e.text);
+    free(from);
+    free(to);
+    return o;
+}
+
+static void close_random(opened *o) {
+    tokenizer_close(o->t);
+    engine_close(o->g);
+    model_close(o->m);
+    scratch_close(&o->s);
+}
+
+static char *report(const opened *o, const char *task, const eval_options *v) {
+    json_t *j;
+    error e = {0};
+    if (eval_run(o->g, o->t, task, v, &j, &e) != OK) fail_msg("%s", e.text);
+    char *text = json_dumps(j, 0);
+    json_decref(j);
+    assert_non_null(text);
+    return text;
+}
+
+static double number(const json_t *j, const char *key) {
+    assert_true(json_is_number(json_object_get(j, key)));
+    return json_number_value(json_object_get(j, key));
+}
+
+/* The sum over a table of {"answers", "accuracy"}. */
+static void sum(const json_t *table, double *answers, double *right) {
+    const char *key;
+    json_t *v;
+    *answers = *right = 0;
+    json_object_foreach((json_t *)(uintptr_t)table, key, v) {
+        *answers += number(v, "answers");
+        *right += number(v, "answers") * number(v, "accuracy");
+    }
+}
+
+typedef struct seen {
+    int64_t last, total;
+} seen;
+
+static bool on_answers(void *arg, int64_t done, int64_t total) {
+    seen *s = arg;
+    assert_true((done >= s->last || done == 0) && done <= total); /* a report begins at 0 */
+    *s = (seen){done, total};
+    return true;
+}
+
+static void random_model(void **state) {
+    (void)state;
+    opened one = open_random(1, true), two = open_random(2, true);
+    seen s = {0};
+    eval_options v = {.limit = 40,
+                      .greedy = true,
+                      .sampled = true,
+                      .temperature = 1,
+                      .samples = 3,
+                      .seed = 5,
+                      .progress = on_answers,
+                      .progress_arg = &s};
+    char *a = report(&one, "tiny-r1", &v), *b = report(&one, "tiny-r1", &v), *c = report(&two, "tiny-r1", &v);
+    v.seed = 6;
+    char *d = report(&one, "tiny-r1", &v);
+    assert_string_equal(a, b);
+    assert_string_equal(a, c); /* whatever the number of threads */
+    assert_string_not_equal(a, d);
+    assert_int_equal(s.total, 40 + 120);
+    json_t *j;
+    error e = {0};
+    assert_int_equal(json_parse(&j, a, strlen(a), "report", &e), OK);
+    assert_true(number(j, "prompts") == 40 && number(j, "seed") == 5);
+    for (int k = 0; k < 2; k++) {
+        const json_t *r = json_object_get(j, k ? "sampled" : "greedy");
+        const double n = k ? 120 : 40;
+        double answers, right;
+        assert_true(number(r, "answers") == n && number(r, "temperature") == k);
+        sum(json_object_get(r, "by_style"), &answers, &right);
+        assert_true(answers == n && fabs(right - n * number(r, "accuracy")) < 1e-9);
+        sum(json_object_get(r, "by_task"), &answers, &right);
+        assert_true(answers == n && fabs(right - n * number(r, "accuracy")) < 1e-9);
+        assert_true(number(r, "mean_tokens") >= 1 && number(r, "mean_tokens") <= TINY_R1_MOST_TOKENS);
+        assert_true((json_object_get(r, "pass_at_3") != NULL) == k);
+    }
+    json_decref(j);
+    free(a);
+    free(b);
+    free(c);
+    free(d);
+    v.greedy = false;
+    a = report(&one, "tiny-r1:count", &v);
+    assert_null(strstr(a, "calc"));
+    assert_null(strstr(a, "greedy"));
+    free(a);
+    close_random(&one);
+    close_random(&two);
+}
+
+static bool stop_after(void *arg, int64_t done, int64_t total) {
+    (void)done, (void)total;
+    return --*(int *)arg > 0;
+}
+
+static void refused(void **state) {
+    (void)state;
+    opened o = open_random(1, true), other = open_random(1, false);
+    eval_options v = {.limit = 2, .greedy = true, .samples = 1, .temperature = 1};
+    json_t *j;
+    error e = {0};
+    assert_int_equal(eval_run(o.g, o.t, "tiny", &v, &j, &e), ERR_ARG);
+    assert_string_equal(e.text, "there is no evaluation \"tiny\", but: tiny-r1");
+    assert_int_equal(eval_run(o.g, o.t, "tiny-r1:signs", &v, &j, &e), ERR_ARG);
+    assert_non_null(strstr(e.text, "\"signs\""));
+    assert_int_equal(eval_run(o.g, NULL, "tiny-r1", &v, &j, &e), ERR_ARG);
+    assert_int_equal(eval_run(other.g, other.t, "tiny-r1", &v, &j, &e), ERR_ARG);
+    assert_non_null(strstr(e.text, "has no token <think>"));
+    for (int left = 1; left < 30; left += 7) { /* cancelled in the prompts, and among the tokens */
+        int n = left;
+        v.progress = stop_after;
+        v.progress_arg = &n;
+        assert_int_equal(eval_run(o.g, o.t, "tiny-r1", &v, &j, &e), ERR_CANCELLED);
+        assert_null(j);
+    }
+    v = (eval_options){.limit = 0, .greedy = true};
+    assert_int_equal(eval_run(o.g, o.t, "tiny-r1", &v, &j, &e), ERR_ARG);
+    v = (eval_options){.limit = 1};
+    assert_int_equal(eval_run(o.g, o.t, "tiny-r1", &v, &j, &e), ERR_ARG);
+    v = (eval_options){.limit = 1, .sampled = true, .samples = 1, .temperature = (double)NAN};
+    assert_int_equal(eval_run(o.g, o.t, "tiny-r1", &v, &j, &e), ERR_ARG);
+    close_random(&o);
+    close_random(&other);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(random_model),
+                                       cmocka_unit_test(refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
