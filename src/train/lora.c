@@ -34,6 +34,7 @@ struct lora {
     int64_t count;
     int64_t rank;
     double alpha;
+    bool has_experts; /* the model has routed experts */
     const char *note;
     product_dx *change; /* [count] each: lists for the operations */
     product_dw *da;
@@ -112,21 +113,31 @@ static status add_own(lora *l, const param *of, const char *which, int64_t rows,
     return OK;
 }
 
-static status make_note(lora *l, const params *p, error *e) {
-    int64_t n = 0;
-    const char *example = NULL;
-    for (int64_t i = 0; i < l->count; i++) {
-        const param *x = &p->list[l->list[i].weight];
-        if (x->expert < 0 && !ends_with(x->name, ".mlp.gate.weight")) continue;
-        example = x->name;
-        n++;
+/* PEFT joins adapters of a layer's experts only when all experts have one, and gate_proj and up_proj both or neither:
+ * the first weight that is not as its neighbours, or NULL. */
+static const param *find_uneven(const params *p, const bool *chosen) {
+    int64_t layer = -1;
+    int seen[2] = {-1, -1}; /* of gate_proj and up_proj; of down_proj */
+    for (int64_t i = 0; i < p->count; i++) {
+        const param *x = &p->list[i];
+        if (x->expert < 0) continue;
+        if (x->layer != layer) seen[0] = seen[1] = -1;
+        layer = x->layer;
+        int *of = &seen[ends_with(x->name, "down_proj.weight")];
+        if (*of >= 0 && *of != chosen[i]) return x;
+        *of = chosen[i];
     }
-    if (!n) return OK;
+    return NULL;
+}
+
+static status make_note(lora *l, const params *p, const bool *chosen, error *e) {
+    const param *x = find_uneven(p, chosen);
+    if (!x) return OK;
     str s = {0};
     str_addf(&s,
-             "%lld of %lld adapted weights are routed experts or routers (%s), which transformers 5 does not hold as "
-             "linear layers: PEFT may refuse this adapter; export the merged model for others",
-             (long long)n, (long long)l->count, example);
+             "LoRA: %s is %s, other experts of its layer are not: PEFT with transformers 5 joins the experts of a "
+             "layer and refuses such an adapter; adapt all of them (gate_proj and up_proj together) or merge it",
+             x->name, chosen[x - p->list] ? "adapted" : "left out");
     status st = str_check(&s, e);
     if (st == OK && !(l->note = arena_copy(l->own.mem, s.p, s.n))) st = out_of_memory(e);
     str_free(&s);
@@ -148,7 +159,10 @@ static status keep_weight(lora *l, adapted *x, const params *p, error *e) {
 
 /* Lists and memory for the chosen weights; A and B are zero. */
 static status build(lora *l, params *p, const bool *chosen, error *e) {
-    for (int64_t i = 0; i < p->count; i++) l->count += chosen[i];
+    for (int64_t i = 0; i < p->count; i++) {
+        l->count += chosen[i];
+        l->has_experts |= p->list[i].expert >= 0;
+    }
     size_t n = (size_t)l->count;
     l->list = arena_zero(l->own.mem, n, sizeof *l->list);
     l->own.list = arena_zero(l->own.mem, 2 * n, sizeof *l->own.list);
@@ -168,7 +182,7 @@ static status build(lora *l, params *p, const bool *chosen, error *e) {
     l->own.g = arena_zero(l->own.mem, (size_t)l->own.total, sizeof *l->own.g);
     if (!l->own.w || !l->own.g) return out_of_memory(e);
     for (int64_t i = 0; i < l->count; i++) TRY(keep_weight(l, &l->list[i], p, e));
-    return make_note(l, p, e);
+    return make_note(l, p, chosen, e);
 }
 
 static void mark(params *p, const bool *chosen) {
@@ -313,23 +327,41 @@ void lora_gradients(lora *l, queue *q, const params *p) {
 
 /* --- PEFT's folder ----------------------------------------------------------------------------------------------- */
 
-static json_t *module_names(const lora *l) {
+/* transformers 5 keeps the routed experts of a layer in fused parameters. PEFT joins A and B of single experts as it
+ * loads them, and to that end takes every module of a model with experts that ends in gate_proj, up_proj or down_proj
+ * for a routed one: those that are not must be named as parameters. */
+static bool named_as_parameter(const lora *l, const param *a) {
+    static const char *const ends[] = {".gate_proj.lora_A.weight", ".up_proj.lora_A.weight",
+                                       ".down_proj.lora_A.weight"};
+    if (!l->has_experts || a->expert >= 0) return false;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends_with(a->name, ends[i])) return true;
+    return false;
+}
+
+static json_t *target_names(const lora *l, bool parameters) {
     json_t *list = json_array();
     for (int64_t i = 0; i < l->count; i++) {
-        const char *name = l->list[i].a->name + strlen(PREFIX);
-        json_array_append_new(list, json_stringn(name, strlen(name) - strlen(".lora_A.weight")));
+        const param *a = l->list[i].a;
+        if (named_as_parameter(l, a) != parameters) continue;
+        const char *name = a->name + strlen(PREFIX);
+        int n = (int)(strlen(name) - strlen(".lora_A.weight"));
+        json_array_append_new(list, json_sprintf("%.*s%s", n, name, parameters ? ".weight" : ""));
     }
-    return list;
+    if (!parameters || json_array_size(list)) return list;
+    json_decref(list);
+    return json_null();
 }
 
 static status save_config(const lora *l, const char *folder, const char *base_model, error *e) {
     json_t *alpha =
         l->alpha == floor(l->alpha) && l->alpha < 1e15 ? json_integer((json_int_t)l->alpha) : json_real(l->alpha);
-    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:o, s:i, s:s, s:o, s:b, s:b, s:b, s:b, s:b, s:n}", "peft_type",
-                             "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base_model, "r",
-                             (json_int_t)l->rank, "lora_alpha", alpha, "lora_dropout", 0, "bias", "none",
-                             "target_modules", module_names(l), "fan_in_fan_out", false, "inference_mode", true,
-                             "init_lora_weights", true, "use_dora", false, "use_rslora", false, "modules_to_save");
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:I, s:o, s:i, s:s, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:n}", "peft_type", "LORA",
+                  "task_type", "CAUSAL_LM", "base_model_name_or_path", base_model, "r", (json_int_t)l->rank,
+                  "lora_alpha", alpha, "lora_dropout", 0, "bias", "none", "target_modules", target_names(l, false),
+                  "target_parameters", target_names(l, true), "fan_in_fan_out", false, "inference_mode", true,
+                  "init_lora_weights", true, "use_dora", false, "use_rslora", false, "modules_to_save");
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL, *path = path_join(folder, CONFIG);
     status s = text && path ? file_save(path, text, strlen(text), e) : out_of_memory(e);
     json_decref(root);
@@ -374,9 +406,9 @@ static bool is_set(const json_t *root, const char *key) { /* not null, false, "n
 }
 
 static status read_config(const char *path, int64_t *rank, double *alpha, error *e) {
-    static const char *const refused[] = {"use_dora",        "use_rslora",        "rank_pattern",   "alpha_pattern",
-                                          "modules_to_save", "target_parameters", "fan_in_fan_out", "bias",
-                                          "lora_bias",       "layer_replication"};
+    static const char *const refused[] = {"use_dora",      "use_rslora",      "rank_pattern",
+                                          "alpha_pattern", "modules_to_save", "fan_in_fan_out",
+                                          "bias",          "lora_bias",       "layer_replication"};
     json_t *root;
     const char *type;
     TRY(json_read(&root, path, CONFIG_BYTES, e));

@@ -8,7 +8,7 @@
 #include "format/weights_file.h"
 #include "train/lora.h"
 
-enum { WEIGHTS = 11 };
+enum { WEIGHTS = 12 };
 
 /* A toy list of weights with the names of a real one; sizes that fill no vector. */
 typedef struct toy {
@@ -31,6 +31,7 @@ static const struct {
                       {"model.layers.1.mlp.gate.weight", 5, 20, -1, false},
                       {"model.layers.1.mlp.gate.e_score_correction_bias", 5, 0, -1, true},
                       {"lm_head.weight", 50, 20, -1, false},
+                      {"model.layers.0.mlp.down_proj.weight", 20, 23, -1, false},
                       {"model.layers.1.mlp.experts.0.up_proj.weight", 19, 20, 0, false},
                       {"model.layers.1.mlp.experts.1.up_proj.weight", 19, 20, 1, false}};
 
@@ -112,16 +113,16 @@ static void targets(void **state) {
                  {"self_attn.q_proj", 1 << 2 | 1 << 5},
                  {"proj", 0}, /* no module's last part is that */
                  {"_proj", 0},
-                 {".*_proj", 1 << 2 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10},
+                 {".*_proj", 1 << 2 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11},
                  {"[qo]_proj", 1 << 2 | 1 << 4 | 1 << 5},
                  {"q_proj|o_proj", 1 << 2 | 1 << 4 | 1 << 5},
-                 {"model\\.layers\\.1\\..*", 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10},
+                 {"model\\.layers\\.1\\..*", 1 << 5 | 1 << 6 | 1 << 10 | 1 << 11},
                  {"layers.0.self_attn", 0},
                  {"embed_tokens", 0},
                  {"input_layernorm", 0},
                  {"lm_head", 1 << 8},
                  {"gate", 1 << 6},
-                 {"experts\\.\\d+\\.up_proj", 1 << 9 | 1 << 10}};
+                 {"experts\\.\\d+\\.up_proj", 1 << 10 | 1 << 11}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         toy *t = toy_open(1, &cases[i].target);
         lora *l = NULL;
@@ -183,8 +184,8 @@ static void own_list(void **state) {
                   {"base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight", 37, 3, 2},
                   {"base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight", 3, 20, 5},
                   {"base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight", 37, 3, 5},
-                  {"base_model.model.model.layers.1.mlp.experts.1.up_proj.lora_A.weight", 3, 20, 10},
-                  {"base_model.model.model.layers.1.mlp.experts.1.up_proj.lora_B.weight", 19, 3, 10}};
+                  {"base_model.model.model.layers.1.mlp.experts.1.up_proj.lora_A.weight", 3, 20, 11},
+                  {"base_model.model.model.layers.1.mlp.experts.1.up_proj.lora_B.weight", 19, 3, 11}};
     assert_int_equal(own->count, 6);
     assert_int_equal(own->shared, 4);
     int64_t at = 0;
@@ -200,7 +201,7 @@ static void own_list(void **state) {
         at += (x->n + 15) / 16 * 16;
     }
     assert_int_equal(own->total, at);
-    assert_non_null(strstr(lora_note(l), "1 of 3 adapted weights"));
+    assert_non_null(strstr(lora_note(l), "experts.1.up_proj.weight is adapted, other"));
     lora_close(l);
     toy_close(t);
     t = toy_open(1, some);
@@ -316,7 +317,7 @@ static void gradients_by_finite_differences(void **state) {
     lora_apply(l, q, &t->p);
     for (int64_t i = 0; i < t->p.total; i++) t->p.g[i] = t->p.w[i] - goal[i]; /* dL/dW' */
     for (int twice = 0; twice < 2; twice++) lora_gradients(l, q, &t->p);      /* set, not added */
-    static const int of[] = {2, 5, 10};
+    static const int of[] = {2, 5, 11};
     double worst = 0;
     for (int64_t i = 0; i < 3; i++) {
         const param *x = &t->list[of[i]];
@@ -399,6 +400,43 @@ static void saved_and_loaded(void **state) {
     scratch_close(&dir);
 }
 
+static void check_targets(toy *t, const char *const *modules, const char *const *parameters) {
+    scratch dir = scratch_open();
+    char *path = scratch_path(&dir, "adapter_config.json");
+    lora *l = open_lora(t);
+    json_t *c;
+    error e = {0};
+    assert_null(lora_note(l));
+    if (lora_save(l, dir.dir, "base", &e) != OK || json_read(&c, path, 1 << 20, &e) != OK) fail_msg("%s", e.text);
+    const json_t *m = json_object_get(c, "target_modules"), *p = json_object_get(c, "target_parameters");
+    for (size_t i = 0; i < json_array_size(m) || modules[i]; i++)
+        assert_string_equal(json_string_value(json_array_get(m, i)), modules[i]);
+    for (size_t i = 0; i < json_array_size(p) || parameters[i]; i++)
+        assert_string_equal(json_string_value(json_array_get(p, i)), parameters[i]);
+    if (!parameters[0]) assert_true(json_is_null(p));
+    json_decref(c);
+    lora_close(l);
+    free(path);
+    scratch_close(&dir);
+}
+
+/* In a model with routed experts PEFT takes modules that end in down_proj for experts: see lora.c. */
+static void names_in_models_with_experts(void **state) {
+    (void)state;
+    static const char *const targets[] = {"down_proj", "o_proj", "experts.*"};
+    static const char *const dense[] = {"model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj", NULL};
+    static const char *const rest[] = {"model.layers.0.self_attn.o_proj", "model.layers.1.mlp.experts.0.up_proj",
+                                       "model.layers.1.mlp.experts.1.up_proj", NULL};
+    static const char *const parameters[] = {"model.layers.0.mlp.down_proj.weight", NULL}, *const none[] = {NULL};
+    toy *t = toy_open(3, targets);
+    check_targets(t, rest, parameters);
+    toy_close(t);
+    t = toy_open(2, targets);
+    t->p.count = t->p.shared; /* no experts */
+    check_targets(t, dense, none);
+    toy_close(t);
+}
+
 static const char a_name[] = "base_model.model.lm_head.lora_A.weight";
 static const char b_name[] = "base_model.model.lm_head.lora_B.weight";
 
@@ -477,6 +515,7 @@ int main(void) {
                                        cmocka_unit_test(zero_b_changes_no_bit),
                                        cmocka_unit_test(gradients_by_finite_differences),
                                        cmocka_unit_test(saved_and_loaded),
+                                       cmocka_unit_test(names_in_models_with_experts),
                                        cmocka_unit_test(foreign_folders)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
