@@ -34,7 +34,7 @@ static const double step = 1e-5, tolerance = 1e-6, unit = 0x1p-53;
 static const double before = 0.5;
 
 typedef struct variable { /* one weight, or the input */
-    char name[96];
+    const char *name;
     double *at, *grad;
     int64_t n;
     bool indexer, buffer;
@@ -94,7 +94,7 @@ static int64_t dim_of(const model_config *c, dim_name d) { /* as in model/weight
 static variable *add_variable(block *b, const char *name, int64_t n) {
     assert_true(b->n_vars < MOST_VARIABLES);
     variable *v = &b->var[b->n_vars++];
-    snprintf(v->name, sizeof v->name, "%s", name);
+    v->name = name;
     v->n = n;
     v->at = arena_zero(b->mem, (size_t)n, sizeof *v->at);
     v->grad = arena_zero(b->mem, (size_t)n, sizeof *v->grad);
@@ -515,6 +515,12 @@ static void set_sparse(model_config *c, objective *g) {
     g->indexer_sparse = true;
 }
 
+/* No document has more rows than are selected: everything is seen, and the indexer learns all the same. */
+static void set_sparse_short(model_config *c, objective *g) {
+    set_sparse(c, g);
+    c->index_topk = 5;
+}
+
 static const block_case cases[] = {
     {"MLA", set_mla, 0},
     {"MLA without a query latent, rotated by halves", set_mla_plain_query, 0},
@@ -532,6 +538,7 @@ static const block_case cases[] = {
     {"V3.2: indexer, dense warm-up", set_warm_up, 0},
     {"V3.2: indexer, sparse", set_sparse, 0},
     {"V3.2: indexer, sparse, a mixture of experts", set_sparse, 1},
+    {"V3.2: indexer, sparse, documents as long as the selection", set_sparse_short, 0},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -624,7 +631,7 @@ static void test_frozen(void **state) {
 static void test_indexer_apart(void **state) {
     (void)state;
     for (int i = 0; i < CASES; i++) {
-        if (cases[i].set != set_warm_up && cases[i].set != set_sparse) continue;
+        if (strncmp(cases[i].name, "V3.2", 4) != 0) continue;
         block *b = open_case(&cases[i], 1);
         double *with = gradients(b, 0, NULL), *a = with;
         const real factor = b->goal.indexer;
@@ -657,12 +664,52 @@ static void test_indexer_apart(void **state) {
     }
 }
 
+/* A row's output depends on the rows before it in its document, and on no other: the gradient of one row's output is
+ * zero everywhere else. (Of the balance loss and of capacity, which look at whole rows of the batch, that is not so.)
+ */
+static void test_borders(void **state) {
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        block *b = open_case(&cases[i], 1);
+        const int64_t hidden = b->cfg.hidden_size;
+        b->goal.balance = b->goal.capacity_factor = 0;
+        for (int s = 0; s < DOCUMENTS; s++) {
+            for (int64_t t = documents[s].first; t < documents[s].first + documents[s].n; t++) {
+                for (int64_t j = 0; j < N * hidden; j++) b->c[j] = j / hidden == t ? 1 + (double)(j % 3) : 0;
+                run(b, true, NULL);
+                for (int64_t r = 0; r < N; r++) {
+                    bool any = false;
+                    for (int64_t j = 0; j < hidden; j++) any = any || b->dh[r * hidden + j] != 0;
+                    if (r < documents[s].first || r > t) assert_false(any);
+                    if (r == t) assert_true(any);
+                }
+            }
+        }
+        close_block(b);
+    }
+}
+
+/* A capacity that nothing reaches is none, to the last bit. */
+static void test_large_capacity(void **state) {
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        if (cases[i].set != set_drop_last && cases[i].set != set_drop_light) continue;
+        block *b = open_case(&cases[i], 1);
+        b->goal.capacity_factor = 0;
+        double *without = gradients(b, 0, NULL);
+        b->goal.capacity_factor = 100;
+        double *large = gradients(b, 0, NULL);
+        assert_int_equal(b->stats.dropped, 0);
+        assert_memory_equal(large, without, gradient_bytes(b));
+        free(without), free(large);
+        close_block(b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_differences),
-        cmocka_unit_test(test_recompute),
-        cmocka_unit_test(test_frozen),
-        cmocka_unit_test(test_indexer_apart),
+        cmocka_unit_test(test_differences),   cmocka_unit_test(test_recompute), cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_indexer_apart), cmocka_unit_test(test_borders),   cmocka_unit_test(test_large_capacity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
