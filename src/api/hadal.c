@@ -14,6 +14,15 @@ void hadal_free(void *p) {
     free(p);
 }
 
+status api_json(json_t *j, char **out, error *e) {
+    char *text = json_dumps(j, JSON_INDENT(2));
+    json_decref(j);
+    if (!text) return fail(e, ERR_NOMEM, "memory is out");
+    if (out) *out = text;
+    else free(text);
+    return OK;
+}
+
 int api_result(status s, const error *from, hadal_error *to) {
     if (to && s != OK) {
         to->code = s;

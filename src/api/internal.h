@@ -50,4 +50,7 @@ int api_threads(int wanted);
 /* The public code of a status; the sentence goes to `to` (may be NULL). */
 int api_result(status s, const error *from, hadal_error *to);
 
+/* The value as indented text (owned by the caller; out may be NULL). Takes the value, also when it fails. */
+status api_json(json_t *j, char **out, error *e);
+
 #endif

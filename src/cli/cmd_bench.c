@@ -7,11 +7,13 @@
 #include "cli/generate.h"
 #include "cli/table.h"
 #include "cli/term.h"
+#include "hadal_train.h"
 
 typedef struct settings {
     int prompt, generate, depth, repeat;
-    const char *threads, *compute, *kernels;
-    bool machine, json;
+    const char *threads, *compute, *kernels, *tokens;
+    int batch, seq_len, steps;
+    bool machine, train, json;
 } settings;
 static const settings defaults = {.prompt = 512, .generate = 64, .repeat = 3};
 
@@ -22,11 +24,17 @@ static const option rows[] = {
     {"depth", 'd', "N", OPT_INT, AT(depth), 0, 1 << 30, "tokens in the cache beforehand; default 0"},
     {"repeat", 'r', "N", OPT_INT, AT(repeat), 1, 1000, "measurements, of which the median counts; default 3"},
     {"threads", 't', "N,N..", OPT_TEXT, AT(threads), 0, 0, "measures with each of these numbers of threads"},
-    {"compute", 0, "bf16|f32", OPT_TEXT, AT(compute), 0, 0, "type of the operands of matrix products"},
+    {"compute", 0, "bf16|f32|fp8", OPT_TEXT, AT(compute), 0, 0, "type of the operands of matrix products"},
     {"kernels", 0, "portable|avx2|avx512|avx512bf16|amx", OPT_TEXT, AT(kernels), 0, 0,
      "instructions to use; default: the best of the machine"},
     {"machine", 0, NULL, OPT_SWITCH, AT(machine), 0, 0,
      "memory bandwidth and peak of matrix products, without a model"},
+    {"train", 0, NULL, OPT_SWITCH, AT(train), 0, 0,
+     "whole training steps of MODEL, a folder or a config.json; --compute may be fp8, too"},
+    {"batch", 'b', "N", OPT_INT, AT(batch), 1, 1 << 20, "--train: rows of a step; default 4"},
+    {"seq-len", 0, "N", OPT_INT, AT(seq_len), 2, 1 << 24, "--train: tokens of a row; default 512"},
+    {"steps", 0, "N", OPT_INT, AT(steps), 1, 1 << 20, "--train: steps that are measured; default 10"},
+    {"tokens", 0, "FILE.bin", OPT_TEXT, AT(tokens), 0, 0, "--train: rows from this file; default: random tokens"},
     {"json", 0, NULL, OPT_SWITCH, AT(json), 0, 0, "JSON: a list with an object for each number of threads"},
     {0},
 };
@@ -77,9 +85,35 @@ static int measure_model(const settings *o, const char *folder, int threads, jso
     return st ? report(&e) : parse_own_json(out, text);
 }
 
+static int measure_training(const settings *o, const char *path, int threads, json_t **out) {
+    hadal_error e = {0};
+    char *text = NULL;
+    progress p = {.what = "measuring"};
+    const hadal_bench_train_options b = {.size = sizeof b,
+                                         .path = path,
+                                         .tokens = o->tokens,
+                                         .precision = o->compute,
+                                         .kernels = o->kernels,
+                                         .threads = threads,
+                                         .batch = o->batch,
+                                         .seq_len = o->seq_len,
+                                         .steps = o->steps,
+                                         .progress = progress_call,
+                                         .progress_arg = &p};
+    int st = hadal_bench_train(&b, &text, &e);
+    progress_end(&p);
+    return st ? report(&e) : parse_own_json(out, text);
+}
+
+static int measure(const settings *o, char **args, int threads, json_t **out) {
+    if (o->machine) return measure_machine(o, threads, out);
+    return o->train ? measure_training(o, args[0], threads, out) : measure_model(o, args[0], threads, out);
+}
+
 static int run(void *given, int n, char **args) {
     const settings *o = given;
     int threads[MOST_THREADS], many;
+    if (!o->train && o->compute && !strcmp(o->compute, "fp8")) return wrong("--compute fp8 is for --train");
     if (o->machine && n) return wrong("--machine measures no model; try 'hadal bench --help'");
     if (!o->machine && !n) return wrong("MODEL is missing; try 'hadal bench --help'");
     if (!o->prompt && !o->generate) return wrong("--prompt 0 --generate 0 leaves nothing to measure");
@@ -89,7 +123,7 @@ static int run(void *given, int n, char **args) {
     json_t *all = json_array();
     for (int i = 0; i < many && !code; i++) {
         json_t *one = NULL;
-        code = o->machine ? measure_machine(o, threads[i], &one) : measure_model(o, args[0], threads[i], &one);
+        code = measure(o, args, threads[i], &one);
         if (code) break;
         if (!o->json) {
             if (i) putchar('\n');
@@ -111,6 +145,7 @@ const command command_bench = {
     .more = "Prompt processing and generation, with the share of what the machine could do at most.",
     .examples = "hadal bench ./DeepSeek-V2-Lite\n"
                 "hadal bench ./DeepSeek-V2-Lite --prompt 2048 --generate 128 --threads 1,8,32 --json\n"
+                "hadal bench --train ./config.json --batch 4 --seq-len 512 --compute f32\n"
                 "hadal bench --machine",
     .groups = {{"Options", rows, 0}},
     .max_args = 1,

@@ -1,0 +1,59 @@
+/* hadal: training. Same rules as hadal.h.
+ *
+ * A training is described by a run file (docs/run_file.md) and overrides of its keys; everything it makes lies in the
+ * folder that checkpoint.folder names: the effective run file, metrics, checkpoints. Called again with the same folder
+ * it goes on where it stopped. */
+#ifndef HADAL_TRAIN_H
+#define HADAL_TRAIN_H
+
+#include "hadal.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A step as metrics.jsonl has it. NaN: not part of this run, or not in this step. */
+typedef struct hadal_train_step {
+    int64_t step, steps; /* 1 .. steps */
+    double tokens;       /* seen so far */
+    double loss, lm_loss, mtp_loss, balance_loss, indexer_loss, mtp_acceptance, validation_loss;
+    double grad_norm, lr;
+    int skipped; /* the step changed nothing: its gradients were not finite, or a spike */
+    double seconds, tokens_per_second, mfu, memory /* resident bytes */, max_vio, dropped;
+} hadal_train_step;
+
+typedef struct hadal_train_options {
+    size_t size;
+    const char *run_file;         /* NULL: defaults and overrides alone */
+    const char *const *overrides; /* "section.key=value" */
+    int n_overrides;
+    int (*step)(void *arg, const hadal_train_step *s); /* after every step; nonzero: save and end */
+    void (*note)(void *arg, const char *line);         /* one sentence that a person should see */
+    hadal_progress *progress;                          /* reading and tokenizing; nonzero cancels */
+    void *arg;
+} hadal_train_options;
+
+/* Runs to the end, or until `step` asks to stop. json (may be NULL): steps, tokens, seconds, loss, validation_loss,
+ * skipped, stopped, folder, and `exported` when a Hugging Face folder was written. */
+HADAL_API int hadal_train(const hadal_train_options *o, char **json, hadal_error *e);
+
+/* Every key of run files with type, default and meaning, as text; owned by the caller. */
+HADAL_API int hadal_train_keys(char **text, hadal_error *e);
+
+/* Training speed: steps on random tokens of batch x seq_len (0: those of the run file), weights and optimizer included.
+ * path: a model folder or config.json (random weights). precision: "f32", "bf16", "fp8". tokens: NULL, or a .bin file to
+ * take rows from. json: tokens a second (best and median step), MFU, share of the machine's product peak, memory. */
+typedef struct hadal_bench_train_options {
+    size_t size;
+    const char *path, *tokens, *precision, *kernels;
+    int threads, batch, seq_len, steps;
+    hadal_progress *progress;
+    void *progress_arg;
+} hadal_bench_train_options;
+HADAL_API int hadal_bench_train(const hadal_bench_train_options *o, char **json, hadal_error *e);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,140 @@
+/* Public functions of training (hadal_train.h). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "api/internal.h"
+#include "base/file.h"
+#include "convert/convert.h"
+#include "eval/bench_train.h"
+#include "hadal_train.h"
+#include "train/checkpoint.h"
+#include "train/run.h"
+
+typedef struct train_call {
+    const hadal_train_options *o;
+    train_config c;
+} train_call;
+
+static int on_step(void *arg, const step_metrics *m, int64_t steps) {
+    const train_call *t = arg;
+    const hadal_train_step s = {.step = m->step + 1,
+                                .steps = steps,
+                                .tokens = m->tokens,
+                                .loss = m->loss,
+                                .lm_loss = m->lm_loss,
+                                .mtp_loss = m->mtp_loss,
+                                .balance_loss = m->balance_loss,
+                                .indexer_loss = m->indexer_loss,
+                                .mtp_acceptance = m->mtp_acceptance,
+                                .validation_loss = m->validation_loss,
+                                .grad_norm = m->grad_norm,
+                                .lr = m->lr,
+                                .skipped = m->skipped,
+                                .seconds = m->seconds,
+                                .tokens_per_second = m->tokens_per_second,
+                                .mfu = m->mfu,
+                                .memory = m->memory,
+                                .max_vio = m->max_vio,
+                                .dropped = m->dropped};
+    return t->o->step ? t->o->step(t->o->arg, &s) : 0;
+}
+
+static void on_note(void *arg, const char *line) {
+    const train_call *t = arg;
+    if (t->o->note) t->o->note(t->o->arg, line);
+}
+
+static int on_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
+    const train_call *t = arg;
+    return t->o->progress ? t->o->progress(t->o->arg, done, total, what) : 0;
+}
+
+/* The newest checkpoint as a Hugging Face folder beside the steps, when there is none yet. */
+static status export_folder(train_call *t, json_t *result, error *e) {
+    char *newest = NULL, name[32], *out = NULL;
+    int64_t step = 0;
+    status s = checkpoint_newest(t->c.checkpoint.folder, &newest, &step, e);
+    snprintf(name, sizeof name, "hf-%08lld", (long long)step);
+    if (s == OK && newest && !(out = path_join(t->c.checkpoint.folder, name))) s = fail(e, ERR_NOMEM, "memory is out");
+    if (s == OK && out && !is_directory(out)) {
+        convert_options c = {.in = newest, .out = out, .to = CONVERT_SAME, .progress = on_progress, .progress_arg = t};
+        convert_result r = {0};
+        s = pool_open(&c.threads, api_threads(t->c.training.threads), e);
+        if (s == OK) s = convert_run(&c, &r, e);
+        pool_close(c.threads);
+    }
+    if (out) json_object_set_new(result, "exported", json_string(out));
+    free(newest);
+    free(out);
+    return s;
+}
+
+static status train(const hadal_train_options *o, arena *mem, char **json, error *e) {
+    train_call t = {.o = o};
+    const run_hooks hooks = {on_step, on_note, on_progress, &t};
+    run_result r;
+    TRY(train_config_read(&t.c, o->run_file, o->overrides, o->n_overrides, mem, e));
+    TRY(train_run(&t.c, &hooks, &r, e));
+    json_t *j =
+        json_pack("{s:I, s:f, s:f, s:I, s:b, s:s}", "steps", (json_int_t)r.steps, "tokens", r.tokens, "seconds",
+                  r.seconds, "skipped", (json_int_t)r.skipped, "stopped", r.stopped, "folder", t.c.checkpoint.folder);
+    if (!j) return fail(e, ERR_NOMEM, "memory is out");
+    if (r.loss == r.loss) json_object_set_new(j, "loss", json_real(r.loss));
+    if (r.validation_loss == r.validation_loss) json_object_set_new(j, "validation_loss", json_real(r.validation_loss));
+    status s = t.c.checkpoint.export && !r.stopped && !t.c.lora.rank ? export_folder(&t, j, e) : OK;
+    if (s != OK) {
+        json_decref(j);
+        return s;
+    }
+    return api_json(j, json, e);
+}
+
+int hadal_train(const hadal_train_options *given, char **json, hadal_error *e) {
+    hadal_train_options o = {0};
+    error why;
+    if (json) *json = NULL;
+    api_options(&o, sizeof o, given);
+    arena *mem = arena_open(1 << 16);
+    status s = mem ? train(&o, mem, json, &why) : fail(&why, ERR_NOMEM, "memory is out");
+    arena_close(mem);
+    return api_result(s, &why, e);
+}
+
+int hadal_train_keys(char **text, hadal_error *e) {
+    str out = {0};
+    error why;
+    *text = NULL;
+    status s = train_config_help(&out);
+    if (s != OK) fail(&why, s, "memory is out");
+    else *text = str_take(&out);
+    str_free(&out);
+    return api_result(s, &why, e);
+}
+
+static status bench(const hadal_bench_train_options *o, char **json, error *e) {
+    static const char *const names[] = {"f32", "bf16", "fp8"};
+    bench_train_options b = {.path = o->path, .tokens = o->tokens, .kernels = o->kernels};
+    int kind = 0;
+    const char *wanted = o->precision ? o->precision : "bf16";
+    while (kind < 3 && strcmp(names[kind], wanted)) kind++;
+    if (kind == 3) return fail(e, ERR_ARG, "precision is \"%s\": use f32, bf16 or fp8", wanted);
+    b.precision = (precision)kind;
+    b.threads = api_threads(o->threads);
+    b.batch = o->batch ? o->batch : 4;
+    b.seq_len = o->seq_len ? o->seq_len : 512;
+    b.steps = o->steps ? o->steps : 10;
+    b.progress = o->progress;
+    b.arg = o->progress_arg;
+    json_t *j;
+    TRY(bench_train(&b, &j, e));
+    return api_json(j, json, e);
+}
+
+int hadal_bench_train(const hadal_bench_train_options *given, char **json, hadal_error *e) {
+    hadal_bench_train_options o = {0};
+    error why;
+    if (json) *json = NULL;
+    api_options(&o, sizeof o, given);
+    status s = o.path ? bench(&o, json, &why) : fail(&why, ERR_ARG, "no model was named");
+    return api_result(s, &why, e);
+}
