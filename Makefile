@@ -65,13 +65,15 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/internal.a
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 # tests/f64: the parts of the model compiled with double for real, over plain loops for operations (tests/f64/ops.c).
-F64     := $(wildcard src/base/*.c src/tensor/*.c src/model/attn_*.c src/model/moe_*.c) src/model/ffn.c src/model/block.c \
+F64     := $(wildcard src/base/*.c src/tensor/*.c src/model/attn_*.c src/model/moe_*.c) src/model/ffn.c src/model/block.c src/model/exchange.c \
+           $(wildcard src/comm/*.c) \
            src/model/indexer.c src/model/rope.c src/model/config.c $(wildcard src/model/arch/*.c) \
            $(filter-out $(wildcard tests/f64/test_*.c),$(wildcard tests/f64/*.c))
 $(BUILD)/f64/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -DHADAL_F64 -c $< -o $@
 $(BUILD)/tests/f64/%: $(BUILD)/f64/tests/f64/%.o $(F64:%.c=$(BUILD)/f64/%.o)
+	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 # Fuzz targets need clang's libFuzzer; `make test` runs each for a few seconds on its corpus.
@@ -140,6 +142,6 @@ help:
 	@echo 'make install    PREFIX=$(PREFIX), DESTDIR'
 	@echo 'make format     clang-format over all sources'
 
--include $(OBJ:.o=.d) $(TESTS:=.d) $(TESTOBJ:.o=.d)
+-include $(OBJ:.o=.d) $(F64:%.c=$(BUILD)/f64/%.d) $(TESTS:=.d) $(TESTOBJ:.o=.d)
 .PHONY: all test house gold demo bench format install clean help
 .SECONDARY:

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include "base/arena.h"
 #include "base/error.h"
+#include "comm/comm.h"
 #include "kernels/train_ops.h"
 #include "model/config.h"
 #include "tensor/real.h"
@@ -145,6 +146,7 @@ typedef struct part_call {
     void *dw;    /* the same struct as w, of gradients: tensors' data and vectors are written; NULL data: not wanted */
     flow *dx;    /* gradients of the fields of x that parts hand on: h, u, q_a, q, kv, gate */
     void *saved; /* part.saved_size bytes, zeroed before forward, the same ones in backward and wgrad; NULL: decoding */
+    comm *ep;    /* ranks that share the experts; NULL: nobody */
     arena *keep; /* memory of what forward keeps for backward; NULL: decoding */
     unsigned recompute;
     const objective *goal;

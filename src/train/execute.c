@@ -38,6 +38,7 @@ typedef struct stage { /* rows that go through blocks together: the main model's
 struct executor {
     const model *m, *g;
     queue *q;
+    comm *ep;
     unsigned recompute;
     bool recompute_block;
     mtp_hidden mtp_hidden;
@@ -47,7 +48,8 @@ struct executor {
 
 /* --- opening ----------------------------------------------------------------------------------------------------- */
 
-status executor_open(executor **out, const model *m, const model *g, queue *q, const train_config *c, error *e) {
+status executor_open(executor **out, const model *m, const model *g, queue *q, comm *ep, const train_config *c,
+                     error *e) {
     static const struct {
         const char *name;
         unsigned flag;
@@ -58,6 +60,7 @@ status executor_open(executor **out, const model *m, const model *g, queue *q, c
     x->m = m;
     x->g = g;
     x->q = q;
+    x->ep = ep;
     x->mtp_hidden = c->objective.mtp_hidden;
     for (int i = 0; i < c->training.recompute.n; i++) {
         for (int j = 0; j < 3; j++)
@@ -141,8 +144,10 @@ static part_call call_of(const pass *p, int64_t layer, int i, arena *keep, bool 
                        .layer = layer,
                        .scratch = x->block,
                        .saved = b->saved[i],
+                       .ep = x->ep,
                        .keep = keep,
-                       .recompute = x->recompute,
+                       /* without the attention's backward nobody would make queries and keys again for the indexer */
+                       .recompute = x->recompute & ~(p->goal->parts.language_model ? 0u : RECOMPUTE_MLA_UP),
                        .goal = &p->goal->parts,
                        .stats = count ? &p->sums->layer[layer] : NULL,
                        .e = p->e};

@@ -10,8 +10,10 @@
 
 typedef struct executor executor;
 
-/* m: weights; g: gradients of the same configuration (params_model). q: its rows_alike is set. All borrowed. */
-status executor_open(executor **out, const model *m, const model *g, queue *q, const train_config *c, error *e);
+/* m: weights; g: gradients of the same configuration (params_model). q: its rows_alike is set. ep: the ranks that share
+ * the experts, NULL: this one has all. All borrowed. */
+status executor_open(executor **out, const model *m, const model *g, queue *q, comm *ep, const train_config *c,
+                     error *e);
 void executor_close(executor *x); /* accepts NULL */
 
 enum { MOST_MTP = 8 };
