@@ -271,6 +271,25 @@ HADAL_API int hadal_eval(hadal_model *m, const char *task, const hadal_eval_opti
 /* An SVG page of the curves in the folder of a training run (its metrics.jsonl), written to `out`. */
 HADAL_API int hadal_plot(const char *run, const char *out, hadal_error *e);
 
+/* ---- corpora ---------------------------------------------------------------------------------------------------- */
+
+typedef struct hadal_corpus_options {
+    size_t size;
+    const char *text_field; /* the member of a JSONL row that holds the text; NULL: "text" */
+    unsigned flags;         /* HADAL_PARSE_SPECIAL, HADAL_ADD_SPECIAL; 0: a text is text, whatever it says */
+    int skip_damaged;       /* damaged lines are counted and left out; 0: the first one is an error */
+    int threads;            /* 0: as many as the machine has processors */
+    void (*note)(void *arg, const char *line); /* of damaged lines; one sentence */
+    void *note_arg;
+    hadal_progress *progress; /* bytes of input */
+    void *progress_arg;
+} hadal_corpus_options;
+/* Writes the tokens of text files (.jsonl, .txt, also .gz and .zst of them) as a token file for training: ids as
+ * uint32, little endian, the EOS behind every document. In constant memory; `out` appears when all is done. json (may
+ * be NULL): {"out", "documents", "tokens", "bytes", "damaged"}. */
+HADAL_API int hadal_tokenize_corpus(const hadal_tokenizer *t, const char *const *files, int n_files, const char *out,
+                                    const hadal_corpus_options *o, char **json, hadal_error *e);
+
 #ifdef __cplusplus
 }
 #endif

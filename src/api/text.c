@@ -6,6 +6,7 @@
 #include "api/internal.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "data/corpus.h"
 
 enum { CONFIG_LIMIT = 16 << 20 };
 
@@ -261,4 +262,50 @@ int hadal_chat_parse(const hadal_model *m, const char *text, int thinking, char 
     error why;
     *json = NULL;
     return api_result(parse_answer(&m->text, text, thinking, json, &why), &why, e);
+}
+
+/* --- corpora ---------------------------------------------------------------------------------------------------- */
+
+static void on_note(void *arg, const char *line) {
+    const hadal_corpus_options *o = arg;
+    if (o->note) o->note(o->note_arg, line);
+}
+
+static int on_corpus_bytes(void *arg, uint64_t done, uint64_t total, const char *what) {
+    const hadal_corpus_options *o = arg;
+    return o->progress ? o->progress(o->progress_arg, done, total, what) : 0;
+}
+
+static status tokenize_corpus(const tokenizer *t, const char *const *files, int n, const char *out,
+                              hadal_corpus_options *o, char **json, error *e) {
+    corpus_options c = {.paths = files,
+                        .n_paths = n,
+                        .text_field = o->text_field,
+                        .tokenizer = t,
+                        .flags = (o->flags & HADAL_PARSE_SPECIAL ? TOK_PARSE_SPECIAL : 0u) |
+                                 (o->flags & HADAL_ADD_SPECIAL ? TOK_ADD_SPECIAL : 0u),
+                        .skip_damaged = o->skip_damaged != 0,
+                        .threads = api_threads(o->threads),
+                        .note = on_note,
+                        .progress = on_corpus_bytes,
+                        .arg = o};
+    feed_result r;
+    TRY(corpus_write(out, &c, &r, e));
+    if (!json) return OK;
+    json_t *j = json_pack("{s:s,s:I,s:I,s:I,s:I}", "out", out, "documents", (json_int_t)r.documents, "tokens",
+                          (json_int_t)r.tokens, "bytes", (json_int_t)r.bytes, "damaged", (json_int_t)r.damaged);
+    *json = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
+    json_decref(j);
+    return *json ? OK : fail(e, ERR_NOMEM, "memory is out");
+}
+
+int hadal_tokenize_corpus(const hadal_tokenizer *t, const char *const *files, int n_files, const char *out,
+                          const hadal_corpus_options *o, char **json, hadal_error *e) {
+    error why;
+    hadal_corpus_options options = {0};
+    if (json) *json = NULL;
+    api_options(&options, sizeof options, o);
+    if (!t || !files || n_files < 1 || !out)
+        return api_result(fail(&why, ERR_ARG, "a corpus needs a tokenizer, files and a place to write to"), &why, e);
+    return api_result(tokenize_corpus(t->t, files, n_files, out, &options, json, &why), &why, e);
 }

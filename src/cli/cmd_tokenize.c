@@ -1,4 +1,5 @@
-/* hadal tokenize: text to token ids and back, and conversations to the text that the model reads. */
+/* hadal tokenize: text to token ids and back, conversations to the text that the model reads, corpora to token files.
+ */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -6,14 +7,26 @@
 #include <string.h>
 #include "cli/commands.h"
 #include "cli/conversation.h"
+#include "cli/table.h"
 #include "cli/term.h"
 
-typedef struct settings {
+typedef struct text_settings {
     const char *file, *decode, *chat;
     bool ids, count, json, no_special, add_special, parse_special;
+} text_settings;
+
+typedef struct corpus_settings {
+    const char *to_bin, *text_field;
+    bool skip_damaged;
+    int threads;
+} corpus_settings;
+
+typedef struct settings {
+    text_settings text;
+    corpus_settings corpus;
 } settings;
 
-#define AT(field) offsetof(settings, field)
+#define AT(field) offsetof(text_settings, field)
 static const option rows[] = {
     {"file", 'f', "FILE", OPT_TEXT, AT(file), 0, 0, "the text of a file; -: standard input"},
     {"chat", 0, "FILE", OPT_TEXT, AT(chat), 0, 0, "renders the conversation in a JSON file and prints the text"},
@@ -29,8 +42,20 @@ static const option rows[] = {
 };
 #undef AT
 
+#define AT(field) offsetof(corpus_settings, field)
+static const option corpus_rows[] = {
+    {"to-bin", 0, "OUT", OPT_TEXT, AT(to_bin), 0, 0, "writes the tokens of all FILEs to this token file"},
+    {"text-field", 0, "NAME", OPT_TEXT, AT(text_field), 0, 0,
+     "the member of a JSONL row with the text (default: text)"},
+    {"skip-damaged", 0, NULL, OPT_SWITCH, AT(skip_damaged), 0, 0,
+     "leaves damaged lines out; else the first one ends it"},
+    {"threads", 't', "N", OPT_INT, AT(threads), 0, 1024, "threads; 0: one per processor (default)"},
+    {0},
+};
+#undef AT
+
 /* Without a switch both happen, as in transformers. */
-static unsigned flags_of(const settings *o) {
+static unsigned flags_of(const text_settings *o) {
     if (o->no_special) return 0;
     unsigned flags = (o->add_special ? HADAL_ADD_SPECIAL : 0u) | (o->parse_special ? HADAL_PARSE_SPECIAL : 0u);
     return flags ? flags : (unsigned)HADAL_ADD_SPECIAL | (unsigned)HADAL_PARSE_SPECIAL;
@@ -53,7 +78,7 @@ static int print_tokens_json(const hadal_tokenizer *t, const int32_t *ids, size_
     return code;
 }
 
-static int print_tokens(const settings *o, const hadal_tokenizer *t, const int32_t *ids, size_t count) {
+static int print_tokens(const text_settings *o, const hadal_tokenizer *t, const int32_t *ids, size_t count) {
     hadal_error e = {0};
     if (o->count) printf("%zu\n", count);
     else if (o->json) return print_tokens_json(t, ids, count);
@@ -72,7 +97,7 @@ static int print_tokens(const settings *o, const hadal_tokenizer *t, const int32
     return EXIT_FINE;
 }
 
-static int tokenize(const settings *o, const hadal_tokenizer *t, const char *text, size_t n, unsigned flags) {
+static int tokenize(const text_settings *o, const hadal_tokenizer *t, const char *text, size_t n, unsigned flags) {
     hadal_error e = {0};
     int32_t *ids = NULL;
     size_t count = 0;
@@ -108,7 +133,7 @@ static int check_ids(const hadal_tokenizer *t, const int32_t *ids, size_t count)
     return EXIT_FINE;
 }
 
-static int decode(const settings *o, const hadal_tokenizer *t) {
+static int decode(const text_settings *o, const hadal_tokenizer *t) {
     hadal_error e = {0};
     int32_t *ids = NULL;
     char *text = NULL, *from = NULL;
@@ -130,7 +155,7 @@ static int decode(const settings *o, const hadal_tokenizer *t) {
 
 /* ---- conversations --------------------------------------------------------------------------------------------- */
 
-static int render(const settings *o, const char *folder) {
+static int render(const text_settings *o, const char *folder) {
     hadal_error e = {0};
     hadal_tokenizer *t = NULL;
     json_t *messages, *options;
@@ -156,7 +181,7 @@ static int render(const settings *o, const char *folder) {
     return code;
 }
 
-static int encode(const settings *o, const hadal_tokenizer *t, const char *text) {
+static int encode(const text_settings *o, const hadal_tokenizer *t, const char *text) {
     if (text) return tokenize(o, t, text, strlen(text), flags_of(o));
     if (!o->file && term_is(stdin)) return wrong("TEXT is missing; try 'hadal tokenize --help'");
     char *from;
@@ -167,34 +192,80 @@ static int encode(const settings *o, const hadal_tokenizer *t, const char *text)
     return code;
 }
 
+/* ---- corpora --------------------------------------------------------------------------------------------------- */
+
+static void on_note(void *arg, const char *line) {
+    progress_end(arg);
+    str s = {0};
+    term_escape(&s, line, strlen(line));
+    fprintf(stderr, "hadal: %s\n", s.p ? s.p : "");
+    str_free(&s);
+}
+
+static int write_corpus(const settings *o, const hadal_tokenizer *t, int n, char **files) {
+    const corpus_settings *c = &o->corpus;
+    hadal_error e = {0};
+    char *text = NULL;
+    json_t *done;
+    if (!n) return wrong("--to-bin wants FILEs with text; try 'hadal tokenize --help'");
+    term_catch_interrupt();
+    progress p = {.what = "tokenizing", .bytes = true};
+    hadal_corpus_options options = {.size = sizeof options,
+                                    .text_field = c->text_field,
+                                    .flags = (o->text.add_special ? HADAL_ADD_SPECIAL : 0u) |
+                                             (o->text.parse_special ? HADAL_PARSE_SPECIAL : 0u),
+                                    .skip_damaged = c->skip_damaged,
+                                    .threads = c->threads,
+                                    .note = on_note,
+                                    .note_arg = &p,
+                                    .progress = progress_call,
+                                    .progress_arg = &p};
+    int st = hadal_tokenize_corpus(t, (const char *const *)files, n, c->to_bin, &options, &text, &e);
+    progress_end(&p);
+    if (st) return report(&e);
+    int code = parse_own_json(&done, text);
+    if (code) return code;
+    if (o->text.json) code = print_json(done);
+    else print_table(done);
+    json_decref(done);
+    return code;
+}
+
 static int run(void *given, int n, char **args) {
-    const settings *o = given;
+    const settings *all = given;
+    const text_settings *o = &all->text;
+    const char *out = all->corpus.to_bin;
     hadal_error e = {0};
     hadal_tokenizer *t = NULL;
-    if ((n == 2) + (o->file != NULL) + (o->decode != NULL) + (o->chat != NULL) > 1)
-        return wrong("TEXT, --file, --decode and --chat exclude each other; try 'hadal tokenize --help'");
+    if (!out && n > 2) return wrong("unexpected '%s' after the arguments; try 'hadal tokenize --help'", args[2]);
+    if ((!out && n == 2) + (o->file != NULL) + (o->decode != NULL) + (o->chat != NULL) + (out != NULL) > 1)
+        return wrong("TEXT, --file, --decode, --chat and --to-bin exclude each other; try 'hadal tokenize --help'");
     int code = need_file(args[0]);
     if (code) return code;
     if (o->chat) return render(o, args[0]);
     if (hadal_tokenizer_open(&t, args[0], &e)) return report(&e);
-    code = o->decode ? decode(o, t) : encode(o, t, n == 2 ? args[1] : NULL);
+    if (out) code = write_corpus(all, t, n - 1, args + 1);
+    else code = o->decode ? decode(o, t) : encode(o, t, n == 2 ? args[1] : NULL);
     hadal_tokenizer_close(t);
     return code;
 }
 
 const command command_tokenize = {
     .name = "tokenize",
-    .arguments = "MODEL [TEXT]",
+    .arguments = "MODEL [TEXT | FILE...]",
     .summary = "turns text into tokens, tokens into text, conversations into prompts",
     .more = "MODEL is a folder with a tokenizer.json. Without TEXT it is read from standard input.\n"
-            "A conversation is a JSON list of messages, or {\"messages\": [...], \"tools\": [...], ...}.",
+            "A conversation is a JSON list of messages, or {\"messages\": [...], \"tools\": [...], ...}.\n"
+            "A FILE of a corpus is .jsonl, or .txt (one document), either also with .gz or .zst behind it.",
     .examples = "hadal tokenize ./DeepSeek-V3 \"The deep sea\"\n"
                 "hadal tokenize ./DeepSeek-V3 --count -f book.txt\n"
                 "hadal tokenize ./DeepSeek-V3 --decode \"671,6531\"\n"
-                "hadal tokenize ./DeepSeek-V3 --chat conversation.json",
-    .groups = {{"Options", rows, 0}},
+                "hadal tokenize ./DeepSeek-V3 --chat conversation.json\n"
+                "hadal tokenize ./DeepSeek-V3 --to-bin corpus.bin part-*.jsonl.zst",
+    .groups = {{"Options", rows, offsetof(settings, text)},
+               {"Token files for training", corpus_rows, offsetof(settings, corpus)}},
     .min_args = 1,
-    .max_args = 2,
+    .max_args = INT_MAX,
     .size = sizeof(settings),
     .run = run,
 };

@@ -124,6 +124,36 @@ static status unclear(const renderer *c, size_t i) {
                 i);
 }
 
+/* What stands behind the mark in a rendering of the first n messages. *out: free() its text. */
+static status behind_mark(renderer *c, size_t n, size_t marked, str *s, text *out, size_t *at) {
+    TRY(render(c, n, marked, false, c->thinking, s));
+    text whole = as_text(s);
+    if (!text_find(whole, (text){mark, strlen(mark)}, 0, at)) return unclear(c, marked);
+    *out = (text){whole.p + *at + strlen(mark), whole.n - *at - strlen(mark)};
+    return OK;
+}
+
+/* Where the content of message i is, with what ends its turn. */
+static status find_content(renderer *c, size_t i, size_t *begin, size_t *end) {
+    text full = as_text(&c->out->text), rest = {"", 0}, tail = rest;
+    str all = {0}, cut = {0};
+    size_t at, unused;
+    status s = behind_mark(c, c->n, i, &all, &rest, &at);
+    if (s == OK) {
+        bool same =
+            full.n >= at + rest.n && !memcmp(full.p, all.p, at) && !memcmp(full.p + full.n - rest.n, rest.p, rest.n);
+        if (same) s = behind_mark(c, i + 1, i, &cut, &tail, &unused);
+        *begin = at;
+        if (s == OK && !begins_with(rest, tail))
+            tail = text_strip(tail, NULL, false, true); /* written at the end only */
+        if (s == OK && same && begins_with(rest, tail)) *end = full.n - rest.n + tail.n;
+        else if (s == OK) s = unclear(c, i);
+    }
+    str_free(&all);
+    str_free(&cut);
+    return s;
+}
+
 static status find_begin(renderer *c, size_t i, size_t *begin) {
     for (int other = 0; other < 2; other++) {
         size_t closed = 0;
@@ -135,33 +165,8 @@ static status find_begin(renderer *c, size_t i, size_t *begin) {
         TRY(try_beginning(c, i + 1, i, false, c->thinking != other, begin));
         if (*begin) return OK;
     }
-    return unclear(c, i);
-}
-
-/* What stands behind the mark in a rendering of the first n messages. *out: free() its text. */
-static status behind_mark(renderer *c, size_t n, size_t marked, str *s, text *out, size_t *at) {
-    TRY(render(c, n, marked, false, c->thinking, s));
-    text whole = as_text(s);
-    if (!text_find(whole, (text){mark, strlen(mark)}, 0, at)) return unclear(c, marked);
-    *out = (text){whole.p + *at + strlen(mark), whole.n - *at - strlen(mark)};
-    return OK;
-}
-
-static status find_end_by_content(renderer *c, size_t i, size_t *end) {
-    text full = as_text(&c->out->text), rest, tail;
-    str all = {0}, cut = {0};
-    size_t at;
-    status s = behind_mark(c, c->n, i, &all, &rest, &at);
-    if (s == OK) {
-        bool same =
-            full.n >= at + rest.n && !memcmp(full.p, all.p, at) && !memcmp(full.p + full.n - rest.n, rest.p, rest.n);
-        if (same) s = behind_mark(c, i + 1, i, &cut, &tail, &at);
-        if (s == OK && same && begins_with(rest, tail)) *end = full.n - rest.n + tail.n;
-        else if (s == OK) s = unclear(c, i);
-    }
-    str_free(&all);
-    str_free(&cut);
-    return s;
+    size_t end;
+    return find_content(c, i, begin, &end);
 }
 
 static status find_end(renderer *c, size_t i, size_t *end) {
@@ -171,7 +176,8 @@ static status find_end(renderer *c, size_t i, size_t *end) {
         TRY(try_beginning(c, i + 1, UNMARKED, false, c->thinking != other, end));
         if (*end) return OK;
     }
-    return find_end_by_content(c, i, end);
+    size_t begin;
+    return find_content(c, i, &begin, end);
 }
 
 static status find_answers(renderer *c, size_t first) {
