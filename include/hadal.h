@@ -210,6 +210,18 @@ HADAL_API int hadal_convert(const char *in, const char *out, const hadal_convert
 HADAL_API int hadal_init(const char *config_path, const char *out, uint64_t seed, hadal_progress *progress, void *arg,
                          hadal_error *e);
 
+typedef struct hadal_init_options {
+    size_t size;
+    uint64_t seed;
+    const char *type;         /* "f32", "bf16", "fp8"; NULL: as the configuration says */
+    hadal_progress *progress; /* bytes written */
+    void *progress_arg;
+} hadal_init_options;
+/* The same with options. config: a config.json, a folder with one, or a preset: "debug", "tiny", "16b", "671b", "v3.2".
+ * json (may be NULL): what was made. */
+HADAL_API int hadal_init_with(const char *config, const char *out, const hadal_init_options *o, char **json,
+                              hadal_error *e);
+
 /* Compares logits with a golden-logits JSONL (lines of {"prompt", "tokens", "logits"}). `line` gets a JSON object for
  * every line as it is done; json: the summary with "pass". A prompt without "tokens" is tokenized. */
 HADAL_API int hadal_check(hadal_model *m, const char *golden, double max_kl, void (*line)(void *arg, const char *json),

@@ -72,12 +72,31 @@ int hadal_convert(const char *in, const char *out, const hadal_convert_options *
     return api_result(convert(in, out, &options, json, &why), &why, e);
 }
 
+static status init(const char *config, const char *out, const hadal_init_options *o, char **json, error *e) {
+    progress_call p = {o->progress, o->progress_arg};
+    init_options i = {.config = config, .out = out, .seed = o->seed, .type = o->type, .progress = on_bytes, .arg = &p};
+    init_result r;
+    if (!config || !out) return fail(e, ERR_ARG, "init needs a configuration and a folder");
+    TRY(init_run(&i, &r, e));
+    if (!json) return OK;
+    return give_json(json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "out", out, "model_type", r.model_type, "type", r.type,
+                               "parameters", (json_int_t)r.parameters, "tensors", (json_int_t)r.tensors, "shards",
+                               (json_int_t)r.shards, "bytes", (json_int_t)r.bytes),
+                     json, e);
+}
+
+int hadal_init_with(const char *config, const char *out, const hadal_init_options *o, char **json, hadal_error *e) {
+    error why;
+    if (json) *json = NULL;
+    hadal_init_options options = {0};
+    api_options(&options, sizeof options, o);
+    return api_result(init(config, out, &options, json, &why), &why, e);
+}
+
 int hadal_init(const char *config, const char *out, uint64_t seed, hadal_progress *progress, void *arg,
                hadal_error *e) {
-    error why;
-    progress_call p = {progress, arg};
-    if (!config || !out) return api_result(fail(&why, ERR_ARG, "init needs a configuration and a folder"), &why, e);
-    return api_result(init_run(config, out, seed, on_bytes, &p, &why), &why, e);
+    hadal_init_options o = {.size = sizeof o, .seed = seed, .progress = progress, .progress_arg = arg};
+    return hadal_init_with(config, out, &o, NULL, e);
 }
 
 /* --- check, trace ----------------------------------------------------------------------------------------------- */

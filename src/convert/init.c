@@ -1,14 +1,15 @@
 #include "convert/init.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/file.h"
-#include "base/rng.h"
+#include "convert/config_file.h"
 #include "convert/fp8.h"
+#include "convert/output.h"
 #include "format/safetensors_write.h"
-#include "model/model.h"
+#include "model/init.h"
+#include "model/presets.h"
 
 typedef struct made { /* a tensor to be written: a weight, or the scales of the weight before it in the list */
     weight_item w;
@@ -17,16 +18,16 @@ typedef struct made { /* a tensor to be written: a weight, or the scales of the 
 } made;
 
 typedef struct maker {
+    const init_options *o;
+    config_file file; /* config.json */
     model_config cfg;
-    uint64_t seed;
+    convert_type to;
     made *list;
     size_t n, capacity;
     shard_plan *plan;
     float *rows; /* FP8_BLOCK rows of the widest weight */
     char *bytes; /* the same rows as stored */
     uint64_t done, total;
-    init_progress *progress;
-    void *arg;
 } maker;
 
 static status add(maker *k, const made *m, const char *name, error *e) {
@@ -50,9 +51,9 @@ static status plan_weight(void *arg, const weight_item *w) {
     const plan_call *p = arg;
     const bool fp8 = p->k->cfg.fp8 && (w->slot->flags & W_FP8);
     made m = {.w = *w,
-              .t = {.type = fp8                      ? DT_E4M3
-                            : w->slot->flags & W_F32 ? DT_F32
-                                                     : DT_BF16,
+              .t = {.type = fp8                                                 ? DT_E4M3
+                            : w->slot->flags & W_F32 || p->k->to == CONVERT_F32 ? DT_F32
+                                                                                : DT_BF16,
                     .ndim = w->ndim,
                     .dim = {w->dim[0], w->dim[1]}}};
     TRY(add(p->k, &m, w->name, p->e));
@@ -62,23 +63,6 @@ static status plan_weight(void *arg, const weight_item *w) {
     char name[192];
     snprintf(name, sizeof name, "%s_scale_inv", w->name);
     return add(p->k, &m, name, p->e);
-}
-
-static uint64_t hash(const char *name) { /* FNV-1a: the tensor's stream of random numbers */
-    uint64_t h = 14695981039346656037u;
-    for (; *name; name++) h = (h ^ (unsigned char)*name) * 1099511628211u;
-    return h;
-}
-
-/* Rows first .. first+n-1 of a weight in F32. */
-static void fill(const maker *k, const weight_item *w, int64_t first, int64_t n) {
-    const int64_t cols = w->ndim == 2 ? w->dim[1] : 1;
-    const uint64_t stream = hash(w->name);
-    for (int64_t i = 0; i < n * cols; i++) {
-        if (w->slot->flags & W_ONES) k->rows[i] = 1;
-        else if (w->slot->flags & W_ZERO) k->rows[i] = 0;
-        else k->rows[i] = (float)(k->cfg.initializer_range * rng_normal(k->seed, stream, (uint64_t)(first * cols + i)));
-    }
 }
 
 /* The block scales of the rows at hand, which begin at a block's edge. */
@@ -95,7 +79,7 @@ static status write_made(maker *k, shard_writer *w, const made *m, error *e) {
     for (int64_t first = 0; first < rows && s == OK; first += FP8_BLOCK) {
         int64_t n = rows - first < FP8_BLOCK ? rows - first : FP8_BLOCK;
         size_t size = (size_t)(n * cols) * dtype_size(m->t.type);
-        fill(k, &m->w, first, n);
+        init_rows(&k->cfg, k->o->seed, &m->w, first, n, k->rows);
         if (m->scales || m->t.type == DT_E4M3) scales_of(k, n, cols, scales);
         if (m->scales) {
             memcpy(k->bytes, scales, size = (size_t)fp8_blocks(cols) * sizeof *scales);
@@ -109,7 +93,7 @@ static status write_made(maker *k, shard_writer *w, const made *m, error *e) {
         }
         s = shard_write(w, k->bytes, size, e);
         k->done += size;
-        if (s == OK && k->progress && k->progress(k->arg, k->done, k->total, m->w.name))
+        if (s == OK && k->o->progress && k->o->progress(k->o->arg, k->done, k->total, m->w.name))
             s = fail(e, ERR_CANCELLED, "cancelled; run it again to go on");
     }
     free(scales);
@@ -130,12 +114,13 @@ static status write_shard(maker *k, const planned_shard *p, const char *out, err
     return s;
 }
 
-static status copy_file(const char *from_folder, const char *to_folder, const char *name, const char *from_path,
-                        error *e) {
-    char *from = from_path ? strdup(from_path) : path_join(from_folder, name), *to = path_join(to_folder, name);
+/* --- the folder ------------------------------------------------------------------------------------------------- */
+
+static status copy_file(const char *from_folder, const char *to_folder, const char *name, error *e) {
+    char *from = path_join(from_folder, name), *to = path_join(to_folder, name);
     str text = {0};
     status s = from && to ? OK : fail(e, ERR_NOMEM, "memory is out");
-    if (s == OK && (from_path || file_exists(from))) {
+    if (s == OK && file_exists(from)) {
         s = file_read(&text, from, 256 << 20, e);
         if (s == OK) s = file_save(to, text.p, text.n, e);
     }
@@ -145,35 +130,76 @@ static status copy_file(const char *from_folder, const char *to_folder, const ch
     return s;
 }
 
-static status copy_files(const char *config, const char *out, error *e) {
+static status write_other_files(const maker *k, error *e) {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                                         "generation_config.json", "chat_template.jinja"};
-    if (!is_directory(config)) return copy_file(NULL, out, "config.json", config, e);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) TRY(copy_file(config, out, names[i], NULL, e));
-    return copy_file(config, out, "config.json", NULL, e);
+    const preset *p = preset_find(k->o->config);
+    convert_options c = {.out = k->o->out, .to = k->to, .scale = config_file_scale(&k->file)};
+    if (p) TRY(preset_write_tokenizer(p, k->o->out, e));
+    for (size_t i = 0; !p && is_directory(k->o->config) && i < sizeof names / sizeof *names; i++)
+        TRY(copy_file(k->o->config, k->o->out, names[i], e));
+    return config_file_write(&k->file, &c, e);
 }
 
-/* A folder with shards of another plan would end as a mixture of both: only a new, an empty, or our own one is taken.
- */
-static status check_folder(const maker *k, const char *out, error *e) {
-    DIR *d = opendir(out);
-    if (!d) return OK;
-    status s = OK;
-    for (struct dirent *f; s == OK && (f = readdir(d));) {
-        size_t n = strlen(f->d_name);
-        if (n < 12 || strcmp(f->d_name + n - 12, ".safetensors") != 0) continue;
-        bool ours = false;
-        for (size_t i = 0; i < shard_plan_count(k->plan); i++)
-            ours |= strcmp(shard_plan_at(k->plan, i)->file, f->d_name) == 0 &&
-                    shard_is_complete(shard_plan_at(k->plan, i), out);
-        if (!ours) s = fail(e, ERR_ARG, "%s: holds %s of another checkpoint: give a new folder", out, f->d_name);
+static status read_type(maker *k, error *e) {
+    static const char *const names[] = {[CONVERT_BF16] = "bf16", [CONVERT_F32] = "f32", [CONVERT_FP8] = "fp8"};
+    const char *stored = json_string_value(json_object_get(k->file.root, "dtype"));
+    if (!stored) stored = json_string_value(json_object_get(k->file.root, "torch_dtype"));
+    if (!k->o->type) {
+        k->to = k->cfg.fp8 ? CONVERT_FP8 : stored && !strcmp(stored, "float32") ? CONVERT_F32 : CONVERT_BF16;
+        return OK;
     }
-    closedir(d);
+    for (k->to = 0; k->to < sizeof names / sizeof *names; k->to++)
+        if (names[k->to] && strcmp(k->o->type, names[k->to]) == 0) break;
+    if (k->to == sizeof names / sizeof *names)
+        return fail(e, ERR_ARG, "cannot make weights of type \"%.40s\": use f32, bf16 or fp8", k->o->type);
+    k->cfg.fp8 = k->to == CONVERT_FP8;
+    return OK;
+}
+
+static status read_config(maker *k, error *e) {
+    const char *path = k->o->config;
+    if (preset_find(path)) TRY(preset_json(&k->file.root, path, e));
+    else if (is_directory(path)) TRY(config_file_read(&k->file, path, e));
+    else TRY(json_read(&k->file.root, path, 1 << 24, e));
+    if (config_read(&k->cfg, k->file.root, e) != OK) return wrap(e, "%s", path);
+    return read_type(k, e);
+}
+
+/* What convert.json says while the folder is unfinished: of which configuration, seed and type it is. */
+static status marker_text(const maker *k, char **out, error *e) {
+    char *config = json_dumps(k->file.root, JSON_COMPACT), seed[24];
+    uint64_t h = 14695981039346656037u; /* FNV-1a */
+    for (const char *p = config; p && *p; p++) h = (h ^ (unsigned char)*p) * 1099511628211u;
+    free(config);
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)k->o->seed);
+    json_t *root = json_pack("{s:s, s:I, s:s, s:i}", "unfinished", "run the same hadal init again to go on", "config",
+                             (json_int_t)(h >> 1), "seed", seed, "type", (int)k->to);
+    *out = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    return *out ? OK : fail(e, ERR_NOMEM, "memory is out");
+}
+
+static status write_folder(maker *k, error *e) {
+    for (size_t i = 0; i < shard_plan_count(k->plan); i++) TRY(write_shard(k, shard_plan_at(k->plan, i), k->o->out, e));
+    TRY(shard_plan_write_index(k->plan, k->o->out, true, e));
+    return write_other_files(k, e);
+}
+
+static status enter_and_write(maker *k, error *e) {
+    output folder = {.lock = -1};
+    char *text;
+    TRY(marker_text(k, &text, e));
+    status s = output_enter(&folder, preset_find(k->o->config) ? "" : k->o->config, k->o->out, text, e);
+    if (s == OK) s = write_folder(k, e);
+    if (s == OK) s = output_done(&folder, e);
+    output_leave(&folder);
+    free(text);
     return s;
 }
 
-static status run(maker *k, const char *config, const char *out, error *e) {
-    TRY(config_open(&k->cfg, config, e));
+static status run(maker *k, error *e) {
+    TRY(read_config(k, e));
     TRY(shard_plan_open(&k->plan, e));
     TRY(model_each_weight(&k->cfg, plan_weight, &(plan_call){k, e}));
     TRY(shard_plan_finish(k->plan, SHARD_BYTES, e));
@@ -184,17 +210,27 @@ static status run(maker *k, const char *config, const char *out, error *e) {
     k->bytes = malloc((size_t)(FP8_BLOCK * widest) * sizeof *k->rows);
     if (!k->rows || !k->bytes) return fail(e, ERR_NOMEM, "memory is out");
     k->total = shard_plan_bytes(k->plan);
-    TRY(make_directory(out, e));
-    TRY(check_folder(k, out, e));
-    for (size_t i = 0; i < shard_plan_count(k->plan); i++) TRY(write_shard(k, shard_plan_at(k->plan, i), out, e));
-    TRY(shard_plan_write_index(k->plan, out, true, e));
-    return copy_files(config, out, e);
+    return enter_and_write(k, e);
 }
 
-status init_run(const char *config, const char *out, uint64_t seed, init_progress *progress, void *arg, error *e) {
-    maker k = {.seed = seed, .progress = progress, .arg = arg};
-    status s = run(&k, config, out, e);
+static void tell(const maker *k, init_result *r) {
+    static const char *const names[] = {[CONVERT_BF16] = "bf16", [CONVERT_F32] = "f32", [CONVERT_FP8] = "fp8"};
+    model_counts n;
+    model_count(&k->cfg, &n);
+    *r = (init_result){.model_type = k->cfg.arch->model_type,
+                       .type = names[k->to],
+                       .parameters = n.parameters,
+                       .tensors = k->n,
+                       .shards = shard_plan_count(k->plan),
+                       .bytes = k->total};
+}
+
+status init_run(const init_options *o, init_result *r, error *e) {
+    maker k = {.o = o};
+    status s = run(&k, e);
+    if (s == OK) tell(&k, r);
     shard_plan_close(k.plan);
+    config_file_close(&k.file);
     free(k.list);
     free(k.rows);
     free(k.bytes);
