@@ -102,6 +102,14 @@ static double measure_peak(queue *q, double (*peak)(int64_t, float *), double *d
     return best * 1e-9;
 }
 
+status machine_peak(queue *q, double *flops, error *e) {
+    double *done = calloc((size_t)queue_threads(q), sizeof *done);
+    if (!done) return fail(e, ERR_NOMEM, "memory is out");
+    *flops = 1e9 * measure_peak(q, q->linear->peak[q->compute == COMPUTE_BF16 ? COMPUTE_BF16 : COMPUTE_F32], done);
+    free(done);
+    return OK;
+}
+
 status machine_measure(int threads, const char *name, machine_result *out, error *e) {
     *out = (machine_result){0};
     queue *q;

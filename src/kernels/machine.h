@@ -2,7 +2,7 @@
 #ifndef HADAL_KERNELS_MACHINE_H
 #define HADAL_KERNELS_MACHINE_H
 
-#include "base/error.h"
+#include "kernels/ops.h"
 
 typedef struct machine_result {
     const char *level;
@@ -15,5 +15,9 @@ typedef struct machine_result {
 
 /* Takes about a second (more where the system is slow to find the memory). name: a level as in queue_open. */
 status machine_measure(int threads, const char *name, machine_result *out, error *e);
+
+/* Multiplications and additions a second of the products that a queue computes in, on its threads, in registers alone.
+ * Takes a tenth of a second. */
+status machine_peak(queue *q, double *flops, error *e);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "format/model_files.h"
+#include "kernels/machine.h"
 #include "train/checkpoint.h"
 #include "train/lora.h"
 #include "train/trainer.h"
@@ -298,6 +299,8 @@ static status open_run(run *r) {
     if (s == OK) s = load_weights(r, from);
     model_close(from);
     TRY(s);
+    TRY(machine_peak(r->t.q, &r->t.peak_flops, r->e));
+    r->t.peak_flops *= r->world->size;
     TRY(check_dsa(r));
     TRY(open_tokenizer(r));
     TRY(check_vocabulary(r));
