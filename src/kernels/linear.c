@@ -12,6 +12,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include "kernels/fp8_product.h"
 #include "kernels/linear_micro.h"
 
 enum {
@@ -413,13 +414,14 @@ static bool open_plan(plan *p, int count, int64_t columns) {
 }
 
 void op_linear(queue *q, const product *list, int count) {
+    if (q->fp8) fp8_linear(q, list, count);
     plan p = {.q = q};
     int64_t columns = 0, tasks = 0;
     for (int i = 0; i < count; i++)
         if (list[i].w->dim[1] > columns) columns = list[i].w->dim[1];
     if (count <= 0 || !open_plan(&p, count, columns)) return;
     for (int i = 0; i < count; i++) {
-        if (list[i].n <= 0) continue;
+        if (list[i].n <= 0 || fp8_takes(q, &list[i])) continue;
         const tensor *w = list[i].w;
         piece *pc = &p.piece[p.pieces++];
         *pc = (piece){.p = &list[i], .kind = kind_of(q, &list[i]), .scale = w->scale, .scale_stride = w->scale_stride};

@@ -97,6 +97,37 @@ typedef struct store_call {
     bool add;
 } store_call;
 
+/* The products of training, C[r][l] = sum_k A[r][k] B[k][l] (matmul.c), go through the same block kernel: rows of A
+ * take the place of rows of w, columns of B that of tokens, so what is laid out and stored goes straight, and not
+ * turned.
+ *
+ * Rows [0, k) of b, `columns` numbers of each, in groups of 16 columns, laid out like x and `group` elements apart;
+ * zeros where there is nothing, k rounded up to K_STEP. */
+typedef struct lanes_call {
+    const void *b;
+    int64_t ld, k, columns;
+    void *to;
+    int64_t group;
+} lanes_call;
+
+/* A panel [rows rounded up to GROUP][ld] of a matrix that lies the other way: panel[r][i] = a[i][r], i < k, zeros where
+ * there is nothing, k rounded up to K_STEP. */
+typedef struct turn_call {
+    const float *a;
+    int64_t lda, rows, k;
+    void *panel;
+    int64_t ld;
+} turn_call;
+
+/* y[r][l] = or += c[r][l]. */
+typedef struct place_call {
+    const float *c; /* tiles as above */
+    int64_t groups, rows, columns;
+    float *y;
+    int64_t ldy;
+    bool add;
+} place_call;
+
 typedef struct linear_micro {
     void (*few_x[LINEAR_TYPES])(uint16_t *to, const float *x, int64_t in); /* one row; to: in rounded up to FEW_PAD */
     void (*few[2][LINEAR_TYPES])(const few_call *c);                       /* [compute][type of w] */
@@ -106,6 +137,9 @@ typedef struct linear_micro {
     void (*panel[2][LINEAR_TYPES])(const panel_call *c);
     void (*block[2])(const block_call *c);
     void (*store)(const store_call *c);
+    void (*lanes[2][2])(const lanes_call *c); /* [compute][type of b: F32 or BF16] */
+    void (*turn[2])(const turn_call *c);
+    void (*place)(const place_call *c);
     /* For machine.c: reads all bytes (a multiple of 4096) with nothing to compute to speak of, and multiplies and adds
      * in registers alone, returning how many operations that were. Both return or keep a number that nobody needs. */
     float (*read)(const void *p, int64_t bytes);

@@ -30,7 +30,8 @@ status queue_open(queue **out, int threads, const char *name, compute c, error *
     attn_fill(&o->attn, l);
     o->q.threads = pool_threads(o->q.pool);
     o->q.level = l;
-    o->q.compute = c;
+    o->q.compute = c == COMPUTE_FP8 ? COMPUTE_F32 : c;
+    o->q.fp8 = c == COMPUTE_FP8;
     o->q.linear = &o->linear;
     o->q.attn = &o->attn;
     *out = &o->q;
@@ -57,7 +58,7 @@ void queue_rows_alike(queue *q) {
 }
 
 compute queue_compute(const queue *q) {
-    return q->compute;
+    return q->fp8 ? COMPUTE_FP8 : q->compute;
 }
 
 void queue_run(queue *q, int64_t tasks, void (*f)(void *arg, int64_t task, int thread), void *arg) {

@@ -21,6 +21,12 @@ enum {
     SLOT_INDEX,
     SLOT_ROWS,
     SLOT_FLASH,
+    SLOT_MATMUL_PLAN,
+    SLOT_MATMUL_LANES,
+    SLOT_MATMUL_THREAD,
+    SLOT_FP8_PLAN,
+    SLOT_FP8_VALUES,
+    SLOT_FP8_THREAD,
     SLOT_ROWS_TRAIN,
     SLOT_OPTIMIZER,
     SLOT_COUNT
@@ -30,7 +36,8 @@ struct queue {
     pool *pool;
     int threads;
     level level;
-    compute compute;
+    compute compute; /* never COMPUTE_FP8: so it can index tables */
+    bool fp8;        /* products of training in E4M3; all else as `compute` says, which is F32 then */
     const struct linear_micro *linear;
     const struct attn_micro *attn;
     struct {

@@ -181,11 +181,11 @@ static void transposed_e4m3(const transposed_call *c) {
 INLINE void panel(const panel_call *c, dtype type, compute mode) {
     int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
     for (int64_t r = 0; r < rows; r++) {
-        bool real = r < c->rows;
-        const char *w = (const char *)c->w + (size_t)((real ? r : 0) * c->in) * weight_size(type);
-        const float *scale = c->scale + (real ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
+        bool there = r < c->rows;
+        const char *w = (const char *)c->w + (size_t)((there ? r : 0) * c->in) * weight_size(type);
+        const float *scale = c->scale + (there ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
         for (int64_t i = 0; i < k; i += 8) {
-            int64_t left = real ? c->k - i : 0;
+            int64_t left = there ? c->k - i : 0;
             __m256 v = left > 0 ? load(type, w, c->first + i, left) : _mm256_setzero_ps();
             if (type == DT_E4M3 && left > 0) v = _mm256_mul_ps(v, _mm256_set1_ps(scale[(c->first + i) / FP8_BLOCK]));
             if (mode == COMPUTE_F32) _mm256_storeu_ps((float *)c->panel + r * c->ld + i, v);
@@ -316,6 +316,9 @@ void avx2_linear(linear_micro *m) {
                   {panel_bf16_f32, panel_bf16_bf16, panel_bf16_f16, panel_bf16_e4m3}},
         .block = {block_f32, block_bf16},
         .store = portable.store,
+        .lanes = {{portable.lanes[0][0], portable.lanes[0][1]}, {portable.lanes[1][0], portable.lanes[1][1]}},
+        .turn = {portable.turn[COMPUTE_F32], portable.turn[COMPUTE_BF16]},
+        .place = portable.place,
         .read = read_all,
         .peak = {peak, peak},
     };

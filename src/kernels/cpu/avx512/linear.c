@@ -157,11 +157,11 @@ static void group_bf16(void *to, const float *x, int64_t ldx, int64_t n, int64_t
 INLINE void panel(const panel_call *c, dtype type, compute mode) {
     int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
     for (int64_t r = 0; r < rows; r++) {
-        bool real = r < c->rows;
-        const char *w = (const char *)c->w + (size_t)((real ? r : 0) * c->in) * weight_size(type);
-        const float *scale = c->scale + (real ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
+        bool there = r < c->rows;
+        const char *w = (const char *)c->w + (size_t)((there ? r : 0) * c->in) * weight_size(type);
+        const float *scale = c->scale + (there ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
         for (int64_t i = 0; i < k; i += 16) {
-            __mmask16 m = real && i < c->k ? first16(c->k - i) : 0;
+            __mmask16 m = there && i < c->k ? first16(c->k - i) : 0;
             __m512 v = load_weights(type, w, c->first + i, m);
             if (type == DT_E4M3 && m) v = _mm512_mul_ps(v, _mm512_set1_ps(scale[(c->first + i) / FP8_BLOCK]));
             if (mode == COMPUTE_F32) _mm512_storeu_ps((float *)c->panel + r * c->ld + i, v);
@@ -226,6 +226,106 @@ static void store(const store_call *c) {
                     _mm256_mask_storeu_epi16(y, m, round_bf16(sum));
                 }
             }
+        }
+    }
+}
+
+/* --- products of training: laying out and storing ----------------------------------------------------------------- */
+
+/* Numbers a in the lower halves, b in the upper halves of 32-bit lanes. */
+INLINE __m512i bf16_pairs(__m512 a, __m512 b) {
+    __m512i low = _mm512_cvtepu16_epi32(round_bf16(a)), high = _mm512_cvtepu16_epi32(round_bf16(b));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+INLINE __m512 lane_row(const lanes_call *c, dtype type, int64_t i, int64_t column, __mmask16 m) {
+    const char *row = (const char *)c->b + (size_t)((i < c->k ? i : 0) * c->ld) * weight_size(type);
+    return load_weights(type, row, column, i < c->k ? m : 0);
+}
+
+INLINE void lanes(const lanes_call *c, dtype type, compute mode) {
+    int64_t padded = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < padded; i += 2) {
+        for (int64_t column = 0; column < c->columns; column += GROUP) {
+            __mmask16 m = first16(c->columns - column);
+            int64_t at = column / GROUP * c->group + i * GROUP;
+            __m512 a = lane_row(c, type, i, column, m), b = lane_row(c, type, i + 1, column, m);
+            if (mode == COMPUTE_F32) {
+                _mm512_storeu_ps((float *)c->to + at, a);
+                _mm512_storeu_ps((float *)c->to + at + GROUP, b);
+            } else {
+                _mm512_storeu_si512((uint16_t *)c->to + at, bf16_pairs(a, b));
+            }
+        }
+    }
+}
+
+static void lanes_f32_f32(const lanes_call *c) {
+    lanes(c, DT_F32, COMPUTE_F32);
+}
+static void lanes_f32_bf16(const lanes_call *c) {
+    lanes(c, DT_BF16, COMPUTE_F32);
+}
+static void lanes_bf16_f32(const lanes_call *c) {
+    lanes(c, DT_F32, COMPUTE_BF16);
+}
+
+static void lanes_bf16_bf16(const lanes_call *c) {
+    int64_t padded = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < padded; i += 2) {
+        const uint16_t *b = (const uint16_t *)c->b + (i < c->k ? i : 0) * c->ld;
+        for (int64_t column = 0; column < c->columns; column += GROUP) {
+            __mmask16 m = first16(c->columns - column);
+            __m256i low = _mm256_maskz_loadu_epi16(i < c->k ? m : 0, b + column);
+            __m256i high = _mm256_maskz_loadu_epi16(i + 1 < c->k ? m : 0, b + (i + 1 < c->k ? c->ld : 0) + column);
+            __m512i pairs =
+                _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+            _mm512_storeu_si512((uint16_t *)c->to + column / GROUP * c->group + i * GROUP, pairs);
+        }
+    }
+}
+
+/* Row i of the matrix, 16 numbers from column r on. */
+INLINE __m512 turn_row(const turn_call *c, int64_t i, int64_t r, __mmask16 m) {
+    return _mm512_maskz_loadu_ps(i < c->k ? m : 0, c->a + (i < c->k ? i : 0) * c->lda + r);
+}
+
+static void turn_f32(const turn_call *c) {
+    int64_t k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < k; i += 16) {
+        for (int64_t r = 0; r < c->rows; r += GROUP) {
+            __mmask16 m = first16(c->rows - r);
+            __m512i v[16];
+            for (int j = 0; j < 16; j++) v[j] = _mm512_castps_si512(turn_row(c, i + j, r, m));
+            transpose16(v);
+            for (int j = 0; j < 16; j++) _mm512_storeu_si512((float *)c->panel + (r + j) * c->ld + i, v[j]);
+        }
+    }
+}
+
+static void turn_bf16(const turn_call *c) {
+    int64_t k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < k; i += 32) {
+        for (int64_t r = 0; r < c->rows; r += GROUP) {
+            __mmask16 m = first16(c->rows - r);
+            __m512i v[16];
+            for (int j = 0; j < 16; j++)
+                v[j] = bf16_pairs(turn_row(c, i + 2 * j, r, m), turn_row(c, i + 2 * j + 1, r, m));
+            transpose16(v);
+            for (int j = 0; j < 16; j++) _mm512_storeu_si512((uint16_t *)c->panel + (r + j) * c->ld + i, v[j]);
+        }
+    }
+}
+
+static void place(const place_call *c) {
+    for (int64_t r = 0; r < c->rows; r++) {
+        const float *tile = c->c + r / GROUP * c->groups * GROUP * GROUP + r % GROUP * GROUP;
+        float *y = c->y + r * c->ldy;
+        for (int64_t l = 0; l < c->columns; l += GROUP, tile += GROUP * GROUP) {
+            __mmask16 m = first16(c->columns - l);
+            __m512 v = _mm512_loadu_ps(tile);
+            if (c->add) v = _mm512_add_ps(_mm512_maskz_loadu_ps(m, y + l), v);
+            _mm512_mask_storeu_ps(y + l, m, v);
         }
     }
 }
@@ -366,6 +466,9 @@ void avx512_linear(linear_micro *m) {
                   {panel_bf16_f32, panel_bf16_bf16, panel_bf16_f16, panel_bf16_e4m3}},
         .block = {block_f32, block_bf16},
         .store = store,
+        .lanes = {{lanes_f32_f32, lanes_f32_bf16}, {lanes_bf16_f32, lanes_bf16_bf16}},
+        .turn = {turn_f32, turn_bf16},
+        .place = place,
         .read = read_all,
         .peak = {peak, peak},
     };

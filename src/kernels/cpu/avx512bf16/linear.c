@@ -213,12 +213,12 @@ static void panel_e4m3(const panel_call *c) {
     e4m3_table table = e4m3_bytes();
     int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
     for (int64_t r = 0; r < rows; r++) {
-        bool real = r < c->rows;
-        const uint8_t *w = (const uint8_t *)c->w + (real ? r : 0) * c->in + c->first;
-        const float *scale = c->scale + (real ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
+        bool there = r < c->rows;
+        const uint8_t *w = (const uint8_t *)c->w + (there ? r : 0) * c->in + c->first;
+        const float *scale = c->scale + (there ? (c->row + r) / FP8_BLOCK * c->scale_stride : 0);
         uint16_t *to = (uint16_t *)c->panel + r * c->ld;
         for (int64_t i = 0; i < k; i += 64) {
-            int64_t left = real ? c->k - i : 0;
+            int64_t left = there ? c->k - i : 0;
             __mmask64 m = left >= 64 ? ~(__mmask64)0 : left > 0 ? ((__mmask64)1 << left) - 1 : 0;
             __m512i v[2];
             e4m3_look_up(&table, _mm512_maskz_loadu_epi8(m, w + i), v);
@@ -232,6 +232,70 @@ static void panel_e4m3(const panel_call *c) {
         }
     }
 }
+
+static void panel_f32(const panel_call *c) {
+    int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t r = 0; r < rows; r++) {
+        bool there = r < c->rows;
+        const float *w = (const float *)c->w + (there ? r : 0) * c->in + c->first;
+        for (int64_t i = 0; i < k; i += 32) {
+            int64_t left = there ? c->k - i : 0;
+            __m512 low = _mm512_maskz_loadu_ps(left > 0 ? first16(left) : 0, w + i);
+            __m512 high = _mm512_maskz_loadu_ps(left > 16 ? first16(left - 16) : 0, w + i + 16);
+            _mm512_storeu_si512((uint16_t *)c->panel + r * c->ld + i, to_bf16(low, high));
+        }
+    }
+}
+
+/* --- products of training (see avx512/linear.c) ------------------------------------------------------------------- */
+
+/* Numbers a in the lower halves, b in the upper halves of 32-bit lanes. */
+INLINE __m512i bf16_pairs(__m512 a, __m512 b, __m512i order) {
+    return _mm512_permutexvar_epi16(order, to_bf16(a, b));
+}
+
+/* 0, 16, 1, 17, ... */
+INLINE __m512i pair_order(void) {
+    __m512i even = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_or_si512(even, _mm512_slli_epi32(_mm512_add_epi32(even, _mm512_set1_epi32(16)), 16));
+}
+
+/* Row i of a matrix with k rows, 16 numbers. */
+INLINE __m512 row16(const float *a, int64_t lda, int64_t i, int64_t k, __mmask16 m) {
+    return _mm512_maskz_loadu_ps(i < k ? m : 0, a + (i < k ? i : 0) * lda);
+}
+
+static void lanes(const lanes_call *c) {
+    const __m512i order = pair_order();
+    int64_t padded = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < padded; i += 2) {
+        for (int64_t column = 0; column < c->columns; column += GROUP) {
+            const float *b = (const float *)c->b + column;
+            __mmask16 m = first16(c->columns - column);
+            __m512i pairs = bf16_pairs(row16(b, c->ld, i, c->k, m), row16(b, c->ld, i + 1, c->k, m), order);
+            _mm512_storeu_si512((uint16_t *)c->to + column / GROUP * c->group + i * GROUP, pairs);
+        }
+    }
+}
+
+static void turn(const turn_call *c) {
+    const __m512i order = pair_order();
+    int64_t k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t i = 0; i < k; i += 32) {
+        for (int64_t r = 0; r < c->rows; r += GROUP) {
+            const float *a = c->a + r;
+            __mmask16 m = first16(c->rows - r);
+            __m512i v[16];
+            for (int64_t j = 0; j < 16; j++)
+                v[j] =
+                    bf16_pairs(row16(a, c->lda, i + 2 * j, c->k, m), row16(a, c->lda, i + 2 * j + 1, c->k, m), order);
+            transpose16(v);
+            for (int j = 0; j < 16; j++) _mm512_storeu_si512((uint16_t *)c->panel + (r + j) * c->ld + i, v[j]);
+        }
+    }
+}
+
+/* --- many rows: multiplying --------------------------------------------------------------------------------------- */
 
 INLINE void tile(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
@@ -297,7 +361,10 @@ void avx512bf16_linear(linear_micro *m) {
     m->few[COMPUTE_BF16][DT_F16] = few_f16;
     m->few[COMPUTE_BF16][DT_E4M3] = few_e4m3;
     m->group_x[COMPUTE_BF16] = group_bf16;
+    m->panel[COMPUTE_BF16][DT_F32] = panel_f32;
     m->panel[COMPUTE_BF16][DT_E4M3] = panel_e4m3;
+    m->lanes[COMPUTE_BF16][DT_F32] = lanes;
+    m->turn[COMPUTE_BF16] = turn;
     m->block[COMPUTE_BF16] = block;
     m->peak[COMPUTE_BF16] = peak;
 }

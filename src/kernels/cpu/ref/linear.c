@@ -167,11 +167,11 @@ static void block_f32(const block_call *c) {
         const float *w = (const float *)c->w + r * c->ldw;
         for (int64_t g = 0; g < c->groups; g++) {
             const float *x = (const float *)c->x + g * c->x_group;
-            float sum[GROUP] = {0};
+            float sum[GROUP], *to = block_tile(c, r, g) + r % GROUP * GROUP;
+            for (int t = 0; t < GROUP; t++) sum[t] = c->first ? 0 : to[t];
             for (int64_t i = 0; i < c->k; i++)
                 for (int t = 0; t < GROUP; t++) sum[t] += w[i] * x[i * GROUP + t];
-            float *to = block_tile(c, r, g) + r % GROUP * GROUP;
-            for (int t = 0; t < GROUP; t++) to[t] = c->first ? sum[t] : to[t] + sum[t];
+            memcpy(to, sum, sizeof sum);
         }
     }
 }
@@ -181,12 +181,12 @@ static void block_bf16(const block_call *c) {
         const uint16_t *w = (const uint16_t *)c->w + r * c->ldw;
         for (int64_t g = 0; g < c->groups; g++) {
             const uint16_t *x = (const uint16_t *)c->x + g * c->x_group;
-            float sum[GROUP] = {0};
+            float sum[GROUP], *to = block_tile(c, r, g) + r % GROUP * GROUP;
+            for (int t = 0; t < GROUP; t++) sum[t] = c->first ? 0 : to[t];
             for (int64_t i = 0; i < c->k; i++)
                 for (int t = 0; t < GROUP; t++)
                     sum[t] += bf16_to_f32(w[i]) * bf16_to_f32(x[(i / 2 * GROUP + t) * 2 + i % 2]);
-            float *to = block_tile(c, r, g) + r % GROUP * GROUP;
-            for (int t = 0; t < GROUP; t++) to[t] = c->first ? sum[t] : to[t] + sum[t];
+            memcpy(to, sum, sizeof sum);
         }
     }
 }
@@ -204,6 +204,63 @@ static void store(const store_call *c) {
                 uint16_t *y = (uint16_t *)c->y + at;
                 *y = f32_to_bf16(c->add ? bf16_to_f32(*y) + v : v);
             }
+        }
+    }
+}
+
+/* --- products of training ---------------------------------------------------------------------------------------- */
+
+static void lanes(const lanes_call *c, dtype type, compute mode) {
+    int64_t padded = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t g = 0; g * GROUP < c->columns; g++) {
+        for (int64_t i = 0; i < padded; i++) {
+            for (int64_t t = 0; t < GROUP; t++) {
+                bool there = i < c->k && g * GROUP + t < c->columns;
+                float v = there ? dtype_load(type, c->b, i * c->ld + g * GROUP + t) : 0;
+                if (mode == COMPUTE_F32) ((float *)c->to)[g * c->group + i * GROUP + t] = v;
+                else ((uint16_t *)c->to)[g * c->group + (i / 2 * GROUP + t) * 2 + i % 2] = f32_to_bf16(v);
+            }
+        }
+    }
+}
+
+static void lanes_f32_f32(const lanes_call *c) {
+    lanes(c, DT_F32, COMPUTE_F32);
+}
+static void lanes_f32_bf16(const lanes_call *c) {
+    lanes(c, DT_BF16, COMPUTE_F32);
+}
+static void lanes_bf16_f32(const lanes_call *c) {
+    lanes(c, DT_F32, COMPUTE_BF16);
+}
+static void lanes_bf16_bf16(const lanes_call *c) {
+    lanes(c, DT_BF16, COMPUTE_BF16);
+}
+
+static void turn(const turn_call *c, compute mode) {
+    int64_t rows = (c->rows + GROUP - 1) / GROUP * GROUP, k = (c->k + K_STEP - 1) / K_STEP * K_STEP;
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t i = 0; i < k; i++) {
+            float v = r < c->rows && i < c->k ? c->a[i * c->lda + r] : 0;
+            if (mode == COMPUTE_F32) ((float *)c->panel)[r * c->ld + i] = v;
+            else ((uint16_t *)c->panel)[r * c->ld + i] = f32_to_bf16(v);
+        }
+    }
+}
+
+static void turn_f32(const turn_call *c) {
+    turn(c, COMPUTE_F32);
+}
+static void turn_bf16(const turn_call *c) {
+    turn(c, COMPUTE_BF16);
+}
+
+static void place(const place_call *c) {
+    for (int64_t r = 0; r < c->rows; r++) {
+        for (int64_t l = 0; l < c->columns; l++) {
+            float v = c->c[(r / GROUP * c->groups + l / GROUP) * GROUP * GROUP + r % GROUP * GROUP + l % GROUP];
+            float *y = c->y + r * c->ldy + l;
+            *y = c->add ? *y + v : v;
         }
     }
 }
@@ -239,6 +296,9 @@ void ref_linear(linear_micro *m) {
                   {panel_bf16_f32, panel_bf16_bf16, panel_bf16_f16, panel_bf16_e4m3}},
         .block = {block_f32, block_bf16},
         .store = store,
+        .lanes = {{lanes_f32_f32, lanes_f32_bf16}, {lanes_bf16_f32, lanes_bf16_bf16}},
+        .turn = {turn_f32, turn_bf16},
+        .place = place,
         .read = read_all,
         .peak = {peak, peak},
     };
