@@ -198,7 +198,8 @@ static void test_templates(void **state) {
     check_template("{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}", LOSS_ASSISTANT,
                    row, "[user]q1" EOS "[assistant]« a1 " EOS "»[user]q2" EOS "[assistant]«a2" EOS "»");
     /* the last turn looks different: found by its content */
-    check_template("{% for m in messages %}[{{ m.role }}]{% if loop.last and m.role == 'assistant' %}!{% endif %}{{ m.content }}{{ eos_token }}"
+    check_template("{% for m in messages %}[{{ m.role }}]{% if loop.last and m.role == 'assistant' %}!{% endif %}{{ "
+                   "m.content }}{{ eos_token }}"
                    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}",
                    LOSS_ASSISTANT, row,
                    "[user]q1" EOS "[assistant]« a1 " EOS "»[user]q2" EOS "[assistant]«!a2" EOS "»");
@@ -272,6 +273,15 @@ static void test_published(void **state) {
                              "```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>" EOS
                              "»<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>5<｜tool▁output▁end｜>"
                              "<｜tool▁outputs▁end｜>«It is 5." EOS "»");
+    check_published("v3.1", LOSS_ASSISTANT, tool_talk,
+                    BOS USER "sum?" ASSISTANT "</think>«<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{}"
+                             "<｜tool▁call▁end｜><｜tool▁calls▁end｜>" EOS
+                             "»<｜tool▁output▁begin｜>5<｜tool▁output▁end｜>«It "
+                             "is 5." EOS "»");
+    check_published("r1", LOSS_ASSISTANT, tool_talk, /* writes no end behind a single call */
+                    BOS USER "sum?" ASSISTANT "«<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n"
+                             "```json\n{}\n```<｜tool▁call▁end｜>»<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>5"
+                             "<｜tool▁output▁end｜><｜tool▁outputs▁end｜>«It is 5." EOS "»");
 }
 
 /* Without a template, V3.2's own encoding. */
@@ -345,6 +355,56 @@ static void test_formats(void **state) {
         str_free(&text);
     }
     tokenizer_close(t);
+}
+
+/* With the published tokenizer and templates the parts of a conversation, tokenized one by one, are the tokens of its
+ * whole text. */
+static void test_parts_are_the_whole(void **state) {
+    (void)state;
+    str text = shared_file("data/formats/messages.jsonl"), unpacked = {0};
+    scratch s = scratch_open();
+    const char *path = scratch_file(&s, "a.jsonl", text.p, text.n), *json = scratch_path(&s, "tokenizer.json");
+    const char *shared = getenv("HADAL_SHARED");
+    char command[600];
+    snprintf(command, sizeof command, "gzip -dc '%s/golden/tokenizers/deepseek-v3/tokenizer.json.gz' > %s",
+             shared ? shared : "../shared", json);
+    assert_int_equal(system(command), 0);
+    static const char config[] = "{\"bos_token\": \"" BOS "\", \"eos_token\": \"" EOS "\"}";
+    tokenizer *t;
+    json_t *all;
+    error e = {0};
+    assert_int_equal(file_read(&unpacked, json, 1 << 28, &e), OK);
+    assert_int_equal(tokenizer_parse(&t, unpacked.p, unpacked.n, config, sizeof config - 1, &e), OK);
+    str templates = shared_file("golden/chat/templates.json");
+    assert_int_equal(json_parse(&all, templates.p, templates.n, "templates", &e), OK);
+    static const char *const families[] = {"r1", "v3", "v3.1", "v2.5"};
+    for (size_t k = 0; k < sizeof families / sizeof *families; k++) {
+        data_options o = options_for(&path, 1, t);
+        o.chat_template = json_string_value(json_object_get(json_object_get(all, families[k]), "template"));
+        dataset *d;
+        token_batch b;
+        if (dataset_open(&d, &o, &e) != OK) fail_msg("%s", e.text);
+        for (int64_t i = 0; i < dataset_epoch_rows(d); i++) {
+            str whole = {0};
+            int32_t *ids;
+            size_t n;
+            assert_int_equal(dataset_rows(d, i, 1, &b, &e), OK);
+            tokenizer_decode(t, b.ids, (size_t)b.n, false, &whole);
+            assert_non_null(strstr(whole.p, "</think>\n<answer>"));
+            assert_int_equal(tokenizer_encode(t, whole.p, whole.n, TOK_PARSE_SPECIAL, &ids, &n, &e), OK);
+            assert_int_equal(n, b.n);
+            assert_memory_equal(ids, b.ids, n * sizeof *ids);
+            free(ids);
+            str_free(&whole);
+        }
+        dataset_close(d);
+    }
+    json_decref(all);
+    tokenizer_close(t);
+    str_free(&templates);
+    str_free(&unpacked);
+    str_free(&text);
+    scratch_close(&s);
 }
 
 /* ---- damage ---- */
@@ -467,16 +527,11 @@ static void test_threads_and_packed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts),
-                                       cmocka_unit_test(test_pairs),
-                                       cmocka_unit_test(test_messages),
-                                       cmocka_unit_test(test_lists),
-                                       cmocka_unit_test(test_thinking),
-                                       cmocka_unit_test(test_templates),
-                                       cmocka_unit_test(test_published),
-                                       cmocka_unit_test(test_v32),
-                                       cmocka_unit_test(test_formats),
-                                       cmocka_unit_test(test_damage),
-                                       cmocka_unit_test(test_threads_and_packed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts),     cmocka_unit_test(test_pairs),
+                                       cmocka_unit_test(test_messages),  cmocka_unit_test(test_lists),
+                                       cmocka_unit_test(test_thinking),  cmocka_unit_test(test_templates),
+                                       cmocka_unit_test(test_published), cmocka_unit_test(test_v32),
+                                       cmocka_unit_test(test_formats),   cmocka_unit_test(test_parts_are_the_whole),
+                                       cmocka_unit_test(test_damage),    cmocka_unit_test(test_threads_and_packed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
