@@ -300,8 +300,8 @@ status native_read(const native_file *f, const char *name, int64_t first, int64_
     const native_slice *t = find(f, name);
     if (!t) return fail(e, ERR_FORMAT, TENSOR "not in this checkpoint", f->path, name);
     if (first < 0 || n < 0 || first > t->n || n > t->n - first)
-        return fail(e, ERR_ARG, TENSOR "elements %lld to %lld were asked for, it has %lld", f->path, name,
-                    (long long)first, (long long)(first + n), (long long)t->n);
+        return fail(e, ERR_ARG, TENSOR "%lld elements from %lld on were asked for, it has %lld", f->path, name,
+                    (long long)n, (long long)first, (long long)t->n);
     size_t low = f->begin[t - f->tensors], high = f->begin[t - f->tensors + 1], size = dtype_size(t->type);
     while (high - low > 1) { /* the last piece that does not begin after `first` */
         size_t middle = low + (high - low) / 2;

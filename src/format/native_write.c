@@ -76,8 +76,8 @@ static status check_slice(const native_slice *x, error *e) {
     bool good = *x->name && strlen(x->name) <= NATIVE_NAME_MAX && x->ndim >= 0 && x->ndim <= TENSOR_DIMS;
     for (int i = 0; good && i < x->ndim; i++) good = x->dim[i] >= 0 && !__builtin_mul_overflow(n, x->dim[i], &n);
     if (good && x->first >= 0 && x->n >= 0 && x->first <= n && x->n <= n - x->first) return OK;
-    return fail(e, ERR_ARG, "tensor \"%.160s\": elements %lld to %lld are not a slice of its shape", x->name,
-                (long long)x->first, (long long)(x->first + x->n));
+    return fail(e, ERR_ARG, "tensor \"%.160s\": %lld elements from %lld on are not a slice of its shape", x->name,
+                (long long)x->n, (long long)x->first);
 }
 
 static json_t *type_and_shape(const native_slice *x) {
