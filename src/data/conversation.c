@@ -214,33 +214,68 @@ static status split_thinking(renderer *c) {
     return OK;
 }
 
-/* The last answer with its thinking as the model writes it, for templates that drop it. */
-static status keep_thinking(renderer *c) {
-    const json_t *last = message(c, c->n - 1);
-    text content = content_of(last);
-    if (!thinking_of(content).n || json_object_get(last, "tool_calls")) return OK;
-    str wanted = {0}, end = {0};
-    size_t at;
-    text tail = {"", 0};
-    status s = c->n > 1 ? render(c, c->n - 1, UNMARKED, true, true, &wanted) : OK;
-    text prompt = as_text(&wanted), opened = text_strip(prompt, NULL, false, true);
-    if (s == OK && ends_with(opened, OPEN)) {
-        text gap = {opened.p + opened.n, prompt.n - opened.n};
+/* The answer as the model writes it behind the prompt, with its thinking in tags. What the prompt ends with, an open
+ * tag and a newline, is not repeated. */
+static void add_answer(str *out, text reasoning, text content) {
+    const text prompt = as_text(out), opened = text_strip(prompt, NULL, false, true);
+    const bool open = ends_with(opened, OPEN);
+    text gap = {opened.p + opened.n, prompt.n - opened.n};
+    const char *line = open && !gap.n ? "" : "\n";
+    if (reasoning.n) {
+        if (!open) str_puts(out, OPEN "\n");
+        str_add(out, reasoning.p, reasoning.n);
+        str_addf(out, "%s" CLOSE "%s%s", line, line, line);
+    } else if (open) {
         content = text_strip(content, NULL, true, false);
         content = (text){content.p + strlen(OPEN), content.n - strlen(OPEN)};
         if (begins_with(content, gap)) content = (text){content.p + gap.n, content.n - gap.n};
     }
-    str_add(&wanted, content.p, content.n);
-    bool printed = begins_with(as_text(&c->out->text), text_strip(as_text(&wanted), NULL, false, true));
-    if (s == OK && c->n > 1 && !printed) {
+    str_add(out, content.p, content.n);
+}
+
+static text reasoning_of(const json_t *m) {
+    const json_t *v = json_object_get(m, "reasoning_content");
+    return (text){json_is_string(v) ? json_string_value(v) : "", json_string_length(v)};
+}
+
+/* Whether the text has `what` behind byte `from`. */
+static bool prints(const renderer *c, text what, size_t from) {
+    size_t at;
+    return text_find(as_text(&c->out->text), what, from, &at);
+}
+
+static size_t common_length(text a, text b) {
+    size_t n = 0;
+    while (n < a.n && n < b.n && a.p[n] == b.p[n]) n++;
+    return n;
+}
+
+/* The last answer with its thinking, for templates that drop it. */
+static status keep_thinking(renderer *c) {
+    const json_t *last = message(c, c->n - 1);
+    text content = content_of(last), reasoning = reasoning_of(last), tail;
+    if (!reasoning.n && !thinking_of(content).n) return OK;
+    if (c->n == 1 || json_object_get(last, "tool_calls")) return OK;
+    str wanted = {0}, end = {0};
+    size_t at;
+    status s = render(c, c->n - 1, UNMARKED, true, true, &wanted);
+    size_t common = common_length(as_text(&c->out->text), as_text(&wanted));
+    bool printed = reasoning.n && prints(c, reasoning, common);
+    if (s == OK && !printed) {
+        add_answer(&wanted, reasoning, content);
+        s = str_check(&wanted, c->e);
+        printed = begins_with(as_text(&c->out->text), text_strip(as_text(&wanted), NULL, false, true));
+    }
+    if (s == OK && !printed) {
         s = behind_mark(c, c->n, c->n - 1, &end, &tail, &at);
-        str_add(&wanted, tail.p, tail.n);
-        if (s == OK && (s = str_check(&wanted, c->e)) == OK) {
-            str was = c->out->text;
-            c->out->text = wanted;
-            wanted = was;
-            c->out->seen |= THINKING_KEPT;
+        if (s == OK) {
+            str_add(&wanted, tail.p, tail.n);
+            s = str_check(&wanted, c->e);
         }
+        str was = c->out->text;
+        c->out->text = wanted;
+        wanted = was;
+        c->out->seen |= THINKING_KEPT;
     }
     str_free(&wanted);
     str_free(&end);
@@ -250,13 +285,11 @@ static status keep_thinking(renderer *c) {
 /* Whether the text lacks thinking that the messages have. */
 static void look_for_thinking(renderer *c) {
     for (size_t i = 0; i < c->n; i++) {
-        const json_t *m = message(c, i), *r = json_object_get(m, "reasoning_content");
-        text t = thinking_of(content_of(m));
-        if (json_string_length(r)) t = (text){json_string_value(r), json_string_length(r)};
-        else if (t.n) t = (text){t.p + strlen(OPEN), t.n - strlen(OPEN)};
-        t = text_strip(t, NULL, true, true);
-        size_t at;
-        if (is_assistant(m) && t.n && !text_find(as_text(&c->out->text), t, 0, &at)) c->out->seen |= THINKING_LEFT_OUT;
+        const json_t *m = message(c, i);
+        text t = thinking_of(content_of(m)), r = reasoning_of(m);
+        if (t.n) t = (text){t.p + strlen(OPEN), t.n - strlen(OPEN)};
+        t = text_strip(r.n ? r : t, NULL, true, true);
+        if (is_assistant(m) && t.n && !prints(c, t, 0)) c->out->seen |= THINKING_LEFT_OUT;
     }
 }
 
@@ -282,8 +315,7 @@ static status prepare_options(renderer *c, const json_t *options) {
             json_object_set_new(c->options, tokens[i][0], json_string(tokens[i][1])))
             return no_memory(c->e);
     const json_t *last = message(c, c->n - 1);
-    bool thinks = is_assistant(last) &&
-                  (json_string_length(json_object_get(last, "reasoning_content")) || thinking_of(content_of(last)).n);
+    bool thinks = is_assistant(last) && (reasoning_of(last).n || thinking_of(content_of(last)).n);
     return chat_thinking(c->options, thinks, &c->thinking, c->e);
 }
 

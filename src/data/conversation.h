@@ -28,9 +28,10 @@ typedef struct conversation { /* release with conversation_free, also after an e
     unsigned seen; /* THINKING_... */
 } conversation;
 
-/* Messages are objects with a role and what the template looks at; `options` (may be NULL) has "tools", "thinking" and
- * further variables of the template. Turns before message `first` are not looked for, nor any when `spans` is false.
- * What cannot be rendered or told apart is ERR_ARG or ERR_FORMAT. */
+/* Messages are objects with a role and what the template looks at; `options` (may be NULL) are variables of the
+ * template: "tools", "thinking" (when nothing is said: whether the last answer thinks) and others. Turns before message
+ * `first` are not looked for, nor any when `spans` is false. What cannot be rendered or told apart is ERR_ARG or
+ * ERR_FORMAT. */
 status conversation_render(conversation *out, const chat_format *f, const json_t *messages, const json_t *options,
                            size_t first, bool spans, error *e);
 void conversation_free(conversation *c);

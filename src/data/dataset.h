@@ -19,7 +19,7 @@ typedef enum packing {
 typedef enum loss_on { LOSS_ALL, LOSS_ASSISTANT, LOSS_LAST } loss_on; /* tokens that count as targets */
 
 typedef struct data_options {
-    const char *const *paths; /* .bin, .jsonl, .jsonl.gz, .jsonl.zst; or one "synthetic" */
+    const char *const *paths; /* .bin; .jsonl, .txt (one document), also with .gz or .zst; or one "synthetic" */
     int n_paths;
     const char *format;     /* "auto" (by the name and the first line's keys), "bin", "text", "chat", "synthetic" */
     const char *text_field; /* JSONL texts: the member that holds the text ("text") */

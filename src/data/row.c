@@ -1,6 +1,7 @@
 /* Layouts, told by their keys:
  *   {"text": "..."}                                   a text; ends with eos; every token counts
- *   {"messages": [...], "tools": [...], ...}          a conversation; further members are variables of the template
+ *   {"messages": [...], "tools": [...]}               a conversation; "thinking" (true or false) and the members of
+ *                                                     "chat_template_kwargs" are variables of the template, too
  *   {"prompt": [...], "completion": [...]}            the same in two lists; only answers of the second count
  *   {"prompt": "...", "completion": "..."}            both texts as they are, then eos; the second and eos count
  *   {"input": "...", "output": "..."}                 the same under other names
@@ -129,17 +130,28 @@ static status check_chat(const row_encoder *r, error *e) {
                 "of a chat model");
 }
 
+/* The template's variables that a row gives. Others of its members mean something to others. */
+static status chat_options(const json_t *row, json_t **out, error *e) {
+    const json_t *more = json_object_get(row, "chat_template_kwargs");
+    json_t *tools = json_object_get(row, "tools"), *thinking = json_object_get(row, "thinking");
+    if (more && !json_is_null(more) && !json_is_object(more))
+        return fail(e, ERR_FORMAT, "\"chat_template_kwargs\" should be an object");
+    if (tools && !json_is_null(tools) && !json_is_array(tools))
+        return fail(e, ERR_FORMAT, "\"tools\" should be a list");
+    *out = json_is_object(more) ? json_copy((json_t *)(uintptr_t)more) : json_object();
+    bool bad = !*out || (json_is_array(tools) && json_object_set(*out, "tools", tools)) ||
+               (json_is_boolean(thinking) && json_object_set(*out, "thinking", thinking));
+    return bad ? no_memory(e) : OK;
+}
+
 /* `messages` are the row's, `first` the number of those that are prompt only. */
 static status encode_chat(const row_encoder *r, const json_t *row, const json_t *messages, size_t first,
                           token_list *out, unsigned *seen, error *e) {
-    conversation c;
+    conversation c = {0};
+    json_t *options = NULL;
     TRY(check_chat(r, e));
-    json_t *options = json_copy((json_t *)(uintptr_t)row);
-    if (!options) return no_memory(e);
-    json_object_del(options, "messages");
-    json_object_del(options, "prompt");
-    json_object_del(options, "completion");
-    status s = conversation_render(&c, &r->chat, messages, options, first, r->loss != LOSS_ALL, e);
+    status s = chat_options(row, &options, e);
+    if (s == OK) s = conversation_render(&c, &r->chat, messages, options, first, r->loss != LOSS_ALL, e);
     if (s == OK && r->loss != LOSS_ALL && !c.n) s = fail(e, ERR_FORMAT, "no message of the assistant");
     if (s == OK) s = add_conversation(r, &c, out, e);
     *seen = c.seen;

@@ -194,6 +194,13 @@ static void test_templates(void **state) {
     check_template(CHATML, LOSS_ASSISTANT, row, /* a newline behind the end of a turn is not the model's */
                    USER "user\nq1" EOS "\n" USER "assistant\n«a1" EOS "»\n" USER "user\nq2" EOS "\n" USER
                         "assistant\n«a2" EOS "»\n");
+    /* a row may say more to the template; of its members only those that are known to */
+    check_template("{{ mood }}{{ id }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+                   "{% if add_generation_prompt %}[assistant]{{ thinking }}{% endif %}",
+                   LOSS_ASSISTANT,
+                   "{\"id\": 5, \"prefix\": \"x\", \"chat_template_kwargs\": {\"mood\": \"glad \"}, \"messages\": [" M(
+                       "user", "q") "," M("assistant", "a") "]}",
+                   "glad [user]q[assistant]«a»");
     /* no prompt for an answer: only the contents and what ends them are the model's */
     check_template("{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}", LOSS_ASSISTANT,
                    row, "[user]q1" EOS "[assistant]« a1 " EOS "»[user]q2" EOS "[assistant]«a2" EOS "»");
@@ -267,6 +274,13 @@ static void test_published(void **state) {
     check_published("v3.1", LOSS_LAST, thinking,
                     BOS USER "q1" ASSISTANT "</think>\n\na1" EOS USER "q2" ASSISTANT "<think>«\nt2\n</think>\n\na2" EOS
                              "»");
+    /* the same when it stands in a member of its own */
+    const char *reasoning = "{\"messages\": [" M("user", "q") ",{\"role\": \"assistant\", \"content\": \"a\", "
+                                                              "\"reasoning_content\": \"why\"}]}";
+    check_published("r1", LOSS_LAST, reasoning, BOS USER "q" ASSISTANT "<think>\n«why\n</think>\n\na" EOS "»");
+    check_published("v3", LOSS_LAST, reasoning, BOS USER "q" ASSISTANT "«<think>\nwhy\n</think>\n\na" EOS "»");
+    check_published("v3.1", LOSS_LAST, reasoning, BOS USER "q" ASSISTANT "<think>«why</think>a" EOS "»");
+    check_published("community-v3.2", LOSS_LAST, reasoning, BOS USER "q" ASSISTANT "<think>«why</think>a" EOS "»");
     /* calls of tools are the model's, their results are not */
     check_published("v3", LOSS_ASSISTANT, tool_talk,
                     BOS USER "sum?" ASSISTANT "«<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n"
@@ -422,6 +436,7 @@ static void test_damage(void **state) {
                {"{\"prompt\": \"a\", \"completion\": 3}", "should be two strings or two lists of messages"},
                {"{\"input\": [], \"output\": []}", "should be two strings"},
                {"{\"messages\": \"a\"}", "\"messages\" should be a list"},
+               {"{\"messages\": [], \"tools\": 1}", "\"tools\" should be a list"},
                {"{\"messages\": []}", "has no messages"},
                {"{\"messages\": [\"a\"]}", "message 0 is no object with a \"role\""},
                {"{\"messages\": [" M("user", "a") "]}", "no message of the assistant"}};
@@ -440,10 +455,10 @@ static void test_damage(void **state) {
     o.skip_damaged = true, o.note = on_note, o.arg = &said;
     check_with(&o, all.p,
                "n«0" EOS "»\nn«1" EOS "»\nn«2" EOS "»\nn«3" EOS "»\nn«4" EOS "»\nn«5" EOS "»\nn«6" EOS "»\nn«7" EOS
-               "»\nn«8" EOS "»\nn«9" EOS "»\nn«10" EOS "»\nn«11" EOS "»");
+               "»\nn«8" EOS "»\nn«9" EOS "»\nn«10" EOS "»\nn«11" EOS "»\nn«12" EOS "»");
     assert_int_equal(said.n, 11); /* ten of them, and the sum */
     assert_non_null(strstr(said.text.p, "rows.jsonl, line 3: "));
-    assert_non_null(strstr(said.text.p, "12 damaged lines were skipped"));
+    assert_non_null(strstr(said.text.p, "13 damaged lines were skipped"));
     check_error(&o, "x\ny\n", ERR_FORMAT, "no tokens");
     o.skip_damaged = false, o.format = "text";
     check_error(&o, "{\"messages\": []}", ERR_FORMAT, "no \"text\": it has \"messages\"");
