@@ -1,6 +1,7 @@
 /* hadal init: a checkpoint of random weights. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "cli/term.h"
@@ -29,8 +30,9 @@ static int run(void *given, int n, char **args) {
     json_t *made;
     bool preset = false;
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) preset |= !strcmp(args[0], presets[i]);
-    int code = preset ? EXIT_FINE : need_file(args[0]);
-    if (code) return code;
+    int code = EXIT_FINE;
+    if (!preset && access(args[0], F_OK) != 0)
+        return wrong("%s: neither a file nor a preset: debug, tiny, 16b, 671b, v3.2", args[0]);
     term_catch_interrupt();
     progress p = {.what = "writing", .bytes = true};
     hadal_init_options i = {

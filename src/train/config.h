@@ -117,7 +117,7 @@ typedef struct train_config {
         bool keep_best; /* by validation loss */
         bool async;
         bool resume; /* go on from the newest checkpoint in the folder when there is one */
-        bool export; /* write a Hugging Face folder at the end (folder/hf) */
+        bool export; /* write a Hugging Face folder at the end (folder/hf-STEP) */
     } checkpoint;
     struct {
         bool jsonl, tensorboard;

@@ -151,7 +151,7 @@ const config_option config_options[] = {
     {"checkpoint", "resume", O_BOOL, AT(checkpoint.resume), .value = 1,
      .help = "go on from the newest one in the folder"},
     {"checkpoint", "export", O_BOOL, AT(checkpoint.export), .value = 1,
-     .help = "write a Hugging Face folder at the end (folder/hf)"},
+     .help = "write a Hugging Face folder at the end (folder/hf-STEP)"},
 
     {"metrics", "jsonl", O_BOOL, AT(metrics.jsonl), .value = 1, .help = "folder/metrics.jsonl"},
     {"metrics", "tensorboard", O_BOOL, AT(metrics.tensorboard), .help = "event files"},

@@ -120,14 +120,13 @@ static void newton_schulz(queue *q, work *k, int count) {
     }
     op_linear(q, list, count);
     queue_run(q, count * blocks(k->s), polynomial, k);
+    product_dx back[MUON_MOST];
     for (int i = 0; i < count; i++) { /* Y = B X */
         w[i] = (tensor){.data = k->at[i].x, .type = DT_F32, .ndim = 2, .dim = {k->s, k->l}};
-        list[i].x = k->at[i].b;
-        list[i].y = k->at[i].y;
-        list[i].ldy = k->l;
-        list[i].transposed = true;
+        back[i] = (product_dx){
+            .w = &w[i], .dy = k->at[i].b, .lddy = k->s, .dx = k->at[i].y, .lddx = k->l, .n = k->s, .f32 = true};
     }
-    op_linear(q, list, count);
+    op_linear_dx(q, back, count);
     for (int i = 0; i < count; i++) {
         float *x = k->at[i].x;
         k->at[i].x = k->at[i].y;
