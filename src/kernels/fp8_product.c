@@ -348,7 +348,7 @@ void fp8_linear_dw(queue *q, const product_dw *list, int count) {
     if (!open_plan(&p, count)) return;
     for (int i = 0; i < count; i++) {
         const product_dw *d = &list[i];
-        if (d->f32 || d->n <= 0) continue;
+        if (d->f32 || d->n <= 0 || !d->dw) continue;
         add_piece(&p, &(piece){.rows = d->out, .columns = d->in, .y = d->dw, .ldy = d->in, .add = true});
         operand dy = {.data = d->dy, .type = DT_F32, .ld = d->lddy, .count = d->out, .k = d->n, .k_down = true};
         operand x = {.data = d->x, .type = DT_F32, .ld = d->ldx, .count = d->in, .k = d->n, .k_down = true};

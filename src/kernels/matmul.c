@@ -322,7 +322,7 @@ void op_linear_dw(queue *q, const product_dw *list, int count) {
     for (int i = 0; i < count; i++) {
         const product_dw *d = &list[i];
         bias |= d->dbias != NULL;
-        if (d->n <= 0 || (q->fp8 && !d->f32)) continue;
+        if (d->n <= 0 || !d->dw || (q->fp8 && !d->f32)) continue;
         p.piece[p.pieces++] = (piece){.segment = p.segments,
                                       .compute = d->f32 ? COMPUTE_F32 : q->compute,
                                       .turned = true,

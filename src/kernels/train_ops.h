@@ -32,7 +32,7 @@ typedef struct product_dx {
 void op_linear_dx(queue *q, const product_dx *list, int count);
 
 /* dw[o][i] += sum_t dy[t][o] x[t][i]; dbias[o] += sum_t dy[t][o]. The sum over this call's rows is made first and then
- * added. */
+ * added. dw may be NULL: the bias alone. */
 typedef struct product_dw {
     real *dw; /* [out][in] */
     int64_t out, in;

@@ -205,7 +205,7 @@ status again_q_a(part_call *c); /* in attn_mla.c */
 /* A copy of dx->h, which goes on changing: what wgrad takes as the gradient of a branch. */
 status branch_gradient(part_call *c, real **copy);
 
-/* For wgrad: the product whose sum goes into dw; nothing when that gradient is not wanted. */
+/* For wgrad: the product whose sum goes into dw, if that gradient is wanted (a bias may be wanted without it). */
 static inline product_dw gradient_of(const tensor *dw, const real *dy, int64_t lddy, const real *x, int64_t ldx,
                                      int64_t n) {
     return (product_dw){.dw = (real *)dw->data,
@@ -215,7 +215,7 @@ static inline product_dw gradient_of(const tensor *dw, const real *dy, int64_t l
                         .lddy = lddy,
                         .x = x,
                         .ldx = ldx,
-                        .n = dw->data ? n : 0};
+                        .n = n};
 }
 
 static inline void watch(const part_call *c, const char *name, const real *x, int64_t ld, int64_t width) {

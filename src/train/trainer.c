@@ -14,7 +14,9 @@ double balance_alpha(const train_config *c, const model_config *m) {
     return m->topk_method == TOPK_NOAUX_TC ? 1e-4 : 0;
 }
 
+/* The bias belongs to the main model: what trains an addition to it (LoRA, the indexer's warm-up) leaves it alone. */
 static double bias_speed(const trainer *t) {
+    if (t->lora || t->cfg->objective.dsa == DSA_DENSE_WARMUP) return 0;
     double speed = schedule_bias_speed(t->cfg, t->step, t->tokens);
     if (!isnan(speed)) return speed;
     return t->model.topk_method == TOPK_NOAUX_TC ? 1e-3 : 0;
@@ -376,7 +378,7 @@ status trainer_update(trainer *t, step_metrics *m, error *e) {
         for (int i = 0; i < 2; i++)
             if (t->optimizer[i]) TRY(optimizer_step(t->optimizer[i], t->q, p, t->updates, m->lr, scale, e));
         if (!t->lora) TRY(gather_weights(t, e));
-        balance_step(&t->p, &t->model, t->sums.layer, t->lora ? 0 : bias_speed(t), t->cfg->objective.bias_zero_mean);
+        balance_step(&t->p, &t->model, t->sums.layer, bias_speed(t), t->cfg->objective.bias_zero_mean);
     }
     t->step++;
     return OK;

@@ -102,7 +102,7 @@ void op_linear_dw(queue *q, const product_dw *list, int count) {
         for (int64_t t = 0; t < p->n; t++) {
             for (int64_t o = 0; o < p->out; o++) {
                 const double dy = p->dy[t * p->lddy + o];
-                for (int64_t i = 0; i < p->in; i++) p->dw[o * p->in + i] += dy * p->x[t * p->ldx + i];
+                for (int64_t i = 0; i < p->in && p->dw; i++) p->dw[o * p->in + i] += dy * p->x[t * p->ldx + i];
                 if (p->dbias) p->dbias[o] += dy;
             }
         }
