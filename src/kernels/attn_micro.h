@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "kernels/attn_train_micro.h"
 #include "kernels/ops.h"
 
 enum {
@@ -92,11 +93,14 @@ typedef struct attn_micro {
     float (*cross_entropy)(float *z, int32_t target, int64_t vocab, float scale, int32_t *best);
     void (*adamw)(float *w, const float *g, void *m, void *v, dtype moments, int64_t n, const adamw_factors *f);
     double (*sum_squares)(const float *x, int64_t n); /* the same bits on every level */
+
+    attn_train_micro train; /* attention in training */
 } attn_micro;
 
 void ref_attn(attn_micro *m);
-void ref_rows(attn_micro *m);  /* the parts of ref_attn that are in ref/rows.c */
-void ref_train(attn_micro *m); /* and in ref/train.c */
+void ref_rows(attn_micro *m);       /* the parts of ref_attn that are in ref/rows.c */
+void ref_train(attn_micro *m);      /* and in ref/train.c */
+void ref_attn_train(attn_micro *m); /* and in ref/attn_train.c */
 void avx2_attn(attn_micro *m);
 void avx512_attn(attn_micro *m);
 void avx512bf16_attn(attn_micro *m);

@@ -202,4 +202,5 @@ void ref_attn(attn_micro *m) {
     m->relu_sum = relu_sum;
     m->top_k = top_k;
     ref_rows(m);
+    ref_attn_train(m);
 }
