@@ -46,42 +46,6 @@ static void judged(void **state) {
 /* --- a model of random weights --------------------------------------------------------------------------------------
  */
 
-static const char *const tags[] = {"<pad>",   "<eos>",    "<bos>",    "<user>",   "<assistant>",
-                                   "<think>", "</think>", "<answer>", "</answer>"};
-static const char symbols[] = "0123456789+-*=;,:? abcdefghijklmnopqrstuvwxyz";
-
-static void write_tokenizer(const scratch *s, bool with_think) {
-    str t = {0};
-    str_puts(&t, "{\"added_tokens\": [");
-    for (int i = 0; i < 9; i++)
-        str_addf(&t,
-                 "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"single_word\": false, \"lstrip\": false, "
-                 "\"rstrip\": false, \"normalized\": false}",
-                 i ? ", " : "", i, i == 5 && !with_think ? "<thought>" : tags[i]);
-    str_puts(&t, "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
-                 "\"trim_offsets\": true, \"use_regex\": false}, \"post_processor\": null, \"decoder\": "
-                 "{\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {");
-    for (int i = 0; symbols[i]; i++) {
-        if (i) str_puts(&t, ", ");
-        if (symbols[i] == ' ') str_addf(&t, "\"\xc4\xa0\": %d", 9 + i); /* GPT-2's letter for a space */
-        else str_addf(&t, "\"%c\": %d", symbols[i], 9 + i);
-    }
-    str_puts(&t, "}, \"merges\": []}}");
-    scratch_write(s, "tokenizer.json", t.p, t.n);
-    str_free(&t);
-}
-
-static const char config[] =
-    "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"model_type\": \"deepseek_v3\", \"hidden_act\": \"silu\","
-    "\"vocab_size\": 54, \"hidden_size\": 32, \"intermediate_size\": 64, \"moe_intermediate_size\": 16,"
-    "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"n_shared_experts\": 1,"
-    "\"n_routed_experts\": 4, \"num_experts_per_tok\": 2, \"n_group\": 1, \"topk_group\": 1, \"kv_lora_rank\": 16,"
-    "\"q_lora_rank\": null, \"qk_nope_head_dim\": 16, \"qk_rope_head_dim\": 16, \"v_head_dim\": 16,"
-    "\"first_k_dense_replace\": 1, \"moe_layer_freq\": 1, \"norm_topk_prob\": true, \"scoring_func\": \"sigmoid\","
-    "\"topk_method\": \"noaux_tc\", \"routed_scaling_factor\": 1.0, \"rms_norm_eps\": 1e-6, \"rope_theta\": 30,"
-    "\"max_position_embeddings\": 128, \"initializer_range\": 0.2, \"attention_bias\": false,"
-    "\"bos_token_id\": 2, \"eos_token_id\": 1, \"tie_word_embeddings\": false, \"num_nextn_predict_layers\": 0}";
-
 typedef struct opened {
     scratch s;
     model *m;
@@ -89,18 +53,18 @@ typedef struct opened {
     tokenizer *t;
 } opened;
 
-static opened open_random(int threads, bool with_think) {
+/* The recipe's own model and tokenizer, or the tokenizer of a model that knows nothing of them. */
+static opened open_random(int threads, const char *other) {
     opened o = {.s = scratch_open()};
     error e = {0};
-    scratch_write(&o.s, "config.json", config, sizeof config - 1);
-    write_tokenizer(&o.s, with_think);
-    char *from = scratch_path(&o.s, "config.json"), *to = scratch_path(&o.s, "model");
-    if (init_run(from, to, 1, NULL, NULL, &e) != OK || model_open(&o.m, to, &e) != OK ||
+    init_result made;
+    char *folder = scratch_path(&o.s, "model");
+    if (init_run(&(init_options){.config = "tiny", .out = folder, .seed = 1}, &made, &e) != OK ||
+        model_open(&o.m, folder, &e) != OK ||
         engine_open(&o.g, o.m, threads, NULL, COMPUTE_F32, MLA_CHEAPER, &e) != OK ||
-        tokenizer_open(&o.t, o.s.dir, &e) != OK)
+        tokenizer_open(&o.t, other ? other : folder, &e) != OK)
         fail_msg("%s", e.text);
-    free(from);
-    free(to);
+    free(folder);
     return o;
 }
 
@@ -150,7 +114,7 @@ static bool on_answers(void *arg, int64_t done, int64_t total) {
 
 static void random_model(void **state) {
     (void)state;
-    opened one = open_random(1, true), two = open_random(2, true);
+    opened one = open_random(1, NULL), two = open_random(2, NULL);
     seen s = {0};
     eval_options v = {.limit = 40,
                       .greedy = true,
@@ -204,8 +168,8 @@ static bool stop_after(void *arg, int64_t done, int64_t total) {
 
 static void refused(void **state) {
     (void)state;
-    opened o = open_random(1, true), other = open_random(1, false);
-    eval_options v = {.limit = 2, .greedy = true, .samples = 1, .temperature = 1};
+    opened o = open_random(1, NULL), other = open_random(1, "tests/data/models/v3_mtp/checkpoint");
+    eval_options v = {.limit = 40, .greedy = true, .samples = 1, .temperature = 1};
     json_t *j;
     error e = {0};
     assert_int_equal(eval_run(o.g, o.t, "tiny", &v, &j, &e), ERR_ARG);
@@ -214,7 +178,7 @@ static void refused(void **state) {
     assert_non_null(strstr(e.text, "\"signs\""));
     assert_int_equal(eval_run(o.g, NULL, "tiny-r1", &v, &j, &e), ERR_ARG);
     assert_int_equal(eval_run(other.g, other.t, "tiny-r1", &v, &j, &e), ERR_ARG);
-    assert_non_null(strstr(e.text, "has no token <think>"));
+    assert_non_null(strstr(e.text, "has no token <user>"));
     for (int left = 1; left < 30; left += 7) { /* cancelled in the prompts, and among the tokens */
         int n = left;
         v.progress = stop_after;
