@@ -479,7 +479,7 @@ static int cancel(void *arg, uint64_t done, uint64_t total, const char *what) {
 }
 
 static void compare(const data_options *x, const data_options *y) {
-    dataset *a, *b;
+    dataset *a = NULL, *b = NULL;
     token_batch p, q;
     error e = {0};
     if (dataset_open(&a, x, &e) != OK || dataset_open(&b, y, &e) != OK) fail_msg("%s", e.text);
