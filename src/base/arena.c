@@ -1,15 +1,17 @@
 #include "base/arena.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 typedef struct block {
     struct block *next;
     size_t size, used; /* payload bytes after the header */
 } block;
 
-enum { ALIGN = 64, HEADER = 64 };
+enum { ALIGN = 64, HEADER = 64, HUGE_PAGE = 2 << 20 };
 
 struct arena {
     block *head; /* the block that is being filled */
@@ -17,9 +19,12 @@ struct arena {
 };
 
 static block *block_new(size_t size) {
-    if (size > SIZE_MAX - HEADER - ALIGN) return NULL;
+    if (size > SIZE_MAX - HEADER - HUGE_PAGE) return NULL;
     size = (size + ALIGN - 1) / ALIGN * ALIGN;
-    block *b = aligned_alloc(ALIGN, HEADER + size);
+    const bool huge = HEADER + size >= 2 * HUGE_PAGE;
+    if (huge) size = (HEADER + size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE - HEADER;
+    block *b = aligned_alloc(huge ? HUGE_PAGE : ALIGN, HEADER + size);
+    if (b && huge) madvise(b, HEADER + size, MADV_HUGEPAGE); /* a hint: fine when refused */
     if (b) *b = (block){.size = size};
     return b;
 }

@@ -301,6 +301,7 @@ static status open_run(run *r) {
     TRY(s);
     TRY(machine_peak(r->t.q, &r->t.peak_flops, r->e));
     r->t.peak_flops *= r->world->size;
+    if (r->t.lora && lora_note(r->t.lora)) note(r, lora_note(r->t.lora));
     TRY(check_dsa(r));
     TRY(open_tokenizer(r));
     TRY(check_vocabulary(r));

@@ -223,11 +223,16 @@ static status reduce_sums(trainer *t, error *e) {
 }
 
 static status reduce_gradients(trainer *t, error *e) {
+    if (t->lora) { /* the adapters' gradients are linear in those of the matrices, and smaller */
+        params *p = lora_params(t->lora);
+        lora_gradients(t->lora, t->q, &t->p);
+        return t->net.world->kind->all_reduce(t->net.world, p->g, p->total, e);
+    }
     for (int i = 0; i < 2; i++) {
         comm *group = i ? &t->net.edp : t->net.dp;
         const int64_t first = start_of(&t->p, i ? t->p.shared : 0), end = start_of(&t->p, i ? t->p.count : t->p.shared);
         if (group->size == 1) continue;
-        if (!t->cfg->training.zero || t->lora) {
+        if (!t->cfg->training.zero) {
             TRY(group->kind->all_reduce(group, t->p.g + first, end - first, e));
             continue;
         }
@@ -334,7 +339,6 @@ status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, e
     }
     TRY(reduce_sums(t, e));
     TRY(reduce_gradients(t, e));
-    if (t->lora) lora_gradients(t->lora, t->q, &t->p);
     TRY(gradient_norm(t, &out->grad_norm, e));
     loss_metrics(t, &n, out);
     load_metrics(t, out);
