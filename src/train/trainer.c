@@ -257,7 +257,7 @@ static status gradient_norm(trainer *t, double *norm, error *e) {
         if (end > first) sum += op_sum_squares(t->q, t->p.g + first, end - first);
     }
     TRY(t->net.world->kind->all_reduce_f64(t->net.world, &sum, 1, e));
-    *norm = sqrt(sum);
+    *norm = (float)sqrt(sum); /* in F32 it does not show how the sum was cut over ranks */
     return OK;
 }
 
