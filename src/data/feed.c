@@ -5,7 +5,12 @@
 #include "base/pool.h"
 #include "data/lines.h"
 
-enum { BLOCK_BYTES = 4 << 20, BLOCK_LINES = 2048, MOST_NOTES = 10 };
+enum {
+    BLOCK_BYTES = 4 << 20,
+    BLOCK_LINES = 2048,
+    KEPT_TOKENS = 4096, /* a job's list that grew beyond this is given back */
+    MOST_NOTES = 10
+};
 
 typedef struct job { /* one row of the files */
     const char *path;
@@ -162,6 +167,13 @@ static status deliver(feed *f, job *j, error *e) {
     return f->sink(f->arg, j->out.p, j->out.n, e);
 }
 
+/* Else long documents, now here, now there, would in time fill memory. */
+static void give_back(job *j) {
+    if (j->out.cap <= KEPT_TOKENS) return;
+    free(j->out.p);
+    j->out = (token_list){0};
+}
+
 static status run_blocks(feed *f, error *e) {
     uint64_t total = f->r->bytes;
     f->ready = &f->blocks[0];
@@ -170,7 +182,10 @@ static status run_blocks(feed *f, error *e) {
     for (;;) {
         block *b = f->ready;
         pool_run(f->threads, (int64_t)b->n + 1, work, f);
-        for (size_t i = 0; i < b->n; i++) TRY(deliver(f, &b->jobs[i], e));
+        for (size_t i = 0; i < b->n; i++) {
+            TRY(deliver(f, &b->jobs[i], e));
+            give_back(&b->jobs[i]);
+        }
         if (b->s != OK) {
             *e = b->e;
             return b->s;

@@ -228,9 +228,11 @@ static status encode_row(const row_encoder *r, const json_t *row, token_list *ou
 }
 
 status row_encode(const row_encoder *r, const char *line, size_t n, token_list *out, unsigned *seen, error *e) {
-    json_t *row;
+    json_error_t why;
+    json_t *row = json_loadb(line, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     *seen = 0;
-    TRY(json_parse(&row, line, n, "the row", e));
+    if (!row && (json_error_code(&why) == json_error_out_of_memory || !why.text[0])) return no_memory(e);
+    if (!row) return fail(e, ERR_FORMAT, "not valid JSON: %s (column %d)", why.text, why.column);
     status s = encode_row(r, row, out, seen, e);
     json_decref(row);
     return s;

@@ -427,7 +427,7 @@ static void test_damage(void **state) {
     (void)state;
     static const struct {
         const char *line, *says;
-    } bad[] = {{"{\"text\": \"x\"", "not valid JSON"},
+    } bad[] = {{"{\"text\": \"x\"", "line 3: not valid JSON: '}' expected near end of file (column 12)"},
                {"[1, 2]", "should be a JSON object"},
                {"{\"text\": 5}", "\"text\" should be a string"},
                {"{\"text\": \"\xff\"}", "not valid JSON"},
@@ -541,12 +541,74 @@ static void test_threads_and_packed(void **state) {
     tokenizer_close(t);
 }
 
+/* What the loss counts is the same in every packing: the stream of PACK_NONE, cut or put together otherwise. */
+static void test_masks_in_packings(void **state) {
+    (void)state;
+    enum { T = 9 };
+    tokenizer *t = small_tokenizer();
+    scratch s = scratch_open();
+    str text = {0};
+    for (int i = 0; i < 40; i++)
+        str_addf(&text,
+                 "{\"messages\": [" M("user", "%d?") "," M("assistant",
+                                                           "%d") "]}\n{\"prompt\": \"a\", \"completion\": \"%d\"}\n",
+                 i, i * 77, i * i);
+    const char *path = scratch_file(&s, "a.jsonl", text.p, text.n);
+    data_options o = options_for(&path, 1, t);
+    dataset *d;
+    error e = {0};
+    token_batch all, b;
+    if (dataset_open(&d, &o, &e) != OK) fail_msg("%s", e.text);
+    assert_int_equal(dataset_rows(d, 0, dataset_epoch_rows(d), &all, &e), OK);
+    assert_int_equal(all.n_docs, 80);
+    o.packing = PACK_CONCAT, o.seq_len = T;
+    dataset *c;
+    if (dataset_open(&c, &o, &e) != OK) fail_msg("%s", e.text);
+    int64_t rows = dataset_epoch_rows(c);
+    assert_int_equal(rows, (all.n - 1) / T);
+    assert_int_equal(dataset_rows(c, 0, rows, &b, &e), OK);
+    assert_memory_equal(b.ids, all.ids, (size_t)b.n * 4);
+    assert_memory_equal(b.next, all.next, (size_t)b.n * 4);
+    assert_memory_equal(b.target, all.target, (size_t)b.n * 4);
+    dataset_close(c);
+    o.packing = PACK_BEST_FIT, o.seq_len = 64;
+    if (dataset_open(&c, &o, &e) != OK) fail_msg("%s", e.text);
+    assert_int_equal(dataset_rows(c, 0, dataset_epoch_rows(c), &b, &e), OK);
+    assert_true(b.n_rows < all.n_rows);
+    assert_int_equal(b.n, all.n);
+    assert_int_equal(b.n_targets, all.n_targets);
+    bool taken[80] = {false};
+    for (int64_t i = 0; i < b.n_docs; i++) { /* each is one of them, with its mask */
+        int64_t n = b.doc[i + 1] - b.doc[i], k = 0;
+        for (; k < 80; k++) {
+            const int64_t at = all.doc[k];
+            if (!taken[k] && all.doc[k + 1] - at == n && !memcmp(all.ids + at, b.ids + b.doc[i], (size_t)n * 4) &&
+                !memcmp(all.target + at, b.target + b.doc[i], (size_t)n * 4))
+                break;
+        }
+        assert_true(k < 80);
+        taken[k] = true;
+    }
+    dataset_close(c);
+    dataset_close(d);
+    str_free(&text);
+    scratch_close(&s);
+    tokenizer_close(t);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts),     cmocka_unit_test(test_pairs),
-                                       cmocka_unit_test(test_messages),  cmocka_unit_test(test_lists),
-                                       cmocka_unit_test(test_thinking),  cmocka_unit_test(test_templates),
-                                       cmocka_unit_test(test_published), cmocka_unit_test(test_v32),
-                                       cmocka_unit_test(test_formats),   cmocka_unit_test(test_parts_are_the_whole),
-                                       cmocka_unit_test(test_damage),    cmocka_unit_test(test_threads_and_packed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts),
+                                       cmocka_unit_test(test_pairs),
+                                       cmocka_unit_test(test_messages),
+                                       cmocka_unit_test(test_lists),
+                                       cmocka_unit_test(test_thinking),
+                                       cmocka_unit_test(test_templates),
+                                       cmocka_unit_test(test_published),
+                                       cmocka_unit_test(test_v32),
+                                       cmocka_unit_test(test_formats),
+                                       cmocka_unit_test(test_parts_are_the_whole),
+                                       cmocka_unit_test(test_damage),
+                                       cmocka_unit_test(test_threads_and_packed),
+                                       cmocka_unit_test(test_masks_in_packings)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
