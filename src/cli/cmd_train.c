@@ -60,7 +60,7 @@ static void line_of(str *s, const watch *w, const hadal_train_step *t) {
 }
 
 static void print_json_step(const hadal_train_step *t) {
-    json_t *j = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:b, s:f}", "step", (json_int_t)t->step, "tokens", t->tokens,
+    json_t *j = json_pack("{s:I, s:f, s:f, s:f, s:f, s:b, s:f}", "step", (json_int_t)t->step, "tokens", t->tokens,
                           "loss", t->loss, "lm_loss", t->lm_loss, "lr", t->lr, "skipped", t->skipped,
                           "tokens_per_second", t->tokens_per_second);
     if (j && isfinite(t->grad_norm)) json_object_set_new(j, "grad_norm", json_real(t->grad_norm));
