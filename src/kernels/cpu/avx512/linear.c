@@ -333,7 +333,7 @@ static void place(const place_call *c) {
 /* --- many rows: multiplying --------------------------------------------------------------------------------------
  * R rows of w times G groups of tokens: R * G accumulators, a number of w meets G vectors of tokens. */
 
-INLINE void tile_f32(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
+INLINE void tile_f32(const block_call *c, fetcher *f, fetcher *ahead, int64_t row, int64_t group, int R, int G) {
     const float *w = (const float *)c->w + row * c->ldw, *x = (const float *)c->x + group * c->x_group;
     float *to = block_tile(c, row, group) + row % GROUP * GROUP;
     __m512 sum[16][3];
@@ -342,6 +342,7 @@ INLINE void tile_f32(const block_call *c, fetcher *f, int64_t row, int64_t group
             sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
     for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
         fetch(f);
+        fetch(ahead);
         for (int64_t k = 0; k < K_STEP; k++) {
             __m512 v[3];
             for (int g = 0; g < G; g++) v[g] = _mm512_loadu_ps(x + g * c->x_group + k * GROUP);
@@ -395,15 +396,20 @@ INLINE void tile_bf16(const block_call *c, fetcher *f, int64_t row, int64_t grou
 }
 
 static void part_f32(const block_call *c, fetcher *f) {
+    fetcher ahead;
     int64_t g = 0;
     while (c->groups - g >= 5 || c->groups - g == 3) {
-        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, row, g, 8, 3);
+        ahead = groups_ahead(c, g, 3, sizeof(float));
+        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, &ahead, row, g, 8, 3);
         g += 3;
     }
-    for (; c->groups - g >= 2; g += 2)
-        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, row, g, 8, 2);
+    for (; c->groups - g >= 2; g += 2) {
+        ahead = groups_ahead(c, g, 2, sizeof(float));
+        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, &ahead, row, g, 8, 2);
+    }
+    ahead = groups_ahead(c, g, 1, sizeof(float));
     if (g < c->groups)
-        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, row, g, 8, 1);
+        for (int64_t row = 0; row < c->rows; row += 8) tile_f32(c, f, &ahead, row, g, 8, 1);
 }
 
 static void part_bf16(const block_call *c, fetcher *f) {

@@ -113,4 +113,14 @@ INLINE void fetch(fetcher *f) {
     }
 }
 
+/* What a block reads after G groups from g on: up to 3 more, while the rows of the panel pass by these. */
+INLINE fetcher groups_ahead(const block_call *c, int64_t g, int G, size_t size) {
+    int64_t left = c->groups - g - G;
+    region r = {.at = (const char *)c->x + (size_t)((g + G) * c->x_group) * size,
+                .rows = left < 3 ? left : 3,
+                .bytes = c->k * GROUP * (int64_t)size,
+                .stride = c->x_group * (int64_t)size};
+    return fetch_begin(&r, c->rows / 8 * (c->k / K_STEP));
+}
+
 #endif

@@ -297,7 +297,7 @@ static void turn(const turn_call *c) {
 
 /* --- many rows: multiplying --------------------------------------------------------------------------------------- */
 
-INLINE void tile(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
+INLINE void tile(const block_call *c, fetcher *f, fetcher *ahead, int64_t row, int64_t group, int R, int G) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
     float *to = block_tile(c, row, group) + row % GROUP * GROUP;
     __m512 sum[16][3];
@@ -306,6 +306,7 @@ INLINE void tile(const block_call *c, fetcher *f, int64_t row, int64_t group, in
             sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
     for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
         fetch(f);
+        fetch(ahead);
         for (int64_t k = 0; k < K_STEP; k += 2) {
             __m512i v[3];
             for (int g = 0; g < G; g++) v[g] = _mm512_loadu_si512(x + g * c->x_group + k * GROUP);
@@ -322,15 +323,20 @@ INLINE void tile(const block_call *c, fetcher *f, int64_t row, int64_t group, in
 }
 
 static void block_part(const block_call *c, fetcher *f) {
+    fetcher ahead;
     int64_t g = 0;
     while (c->groups - g >= 5 || c->groups - g == 3) {
-        for (int64_t row = 0; row < c->rows; row += 8) tile(c, f, row, g, 8, 3);
+        ahead = groups_ahead(c, g, 3, sizeof(uint16_t));
+        for (int64_t row = 0; row < c->rows; row += 8) tile(c, f, &ahead, row, g, 8, 3);
         g += 3;
     }
-    for (; c->groups - g >= 2; g += 2)
-        for (int64_t row = 0; row < c->rows; row += 8) tile(c, f, row, g, 8, 2);
+    for (; c->groups - g >= 2; g += 2) {
+        ahead = groups_ahead(c, g, 2, sizeof(uint16_t));
+        for (int64_t row = 0; row < c->rows; row += 8) tile(c, f, &ahead, row, g, 8, 2);
+    }
+    ahead = groups_ahead(c, g, 1, sizeof(uint16_t));
     if (g < c->groups)
-        for (int64_t row = 0; row < c->rows; row += 16) tile(c, f, row, g, 16, 1);
+        for (int64_t row = 0; row < c->rows; row += 16) tile(c, f, &ahead, row, g, 16, 1);
 }
 
 static void block(const block_call *c) {
