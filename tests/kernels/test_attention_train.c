@@ -9,7 +9,7 @@ enum { O, LSE, DQ, DK, DTAIL, DV, OUTPUTS };
 
 typedef struct shape {
     int64_t n;
-    int heads, kv_heads, d_qk, d_tail, d_v, gap, keep; /* keep: rows that are kept at most; 0: all */
+    int heads, kv_heads, d_qk, d_tail, d_v, gap, keep; /* keep: rows that are kept at most; 0: all; -n: the first n */
 } shape;
 
 static const shape shapes[] = {
@@ -18,7 +18,7 @@ static const shape shapes[] = {
     {257, 2, 1, 20, 20, 40, 1, 0},  {300, 2, 2, 96, 32, 64, 5, 0}, {530, 2, 2, 24, 8, 16, 0, 0},
     {70, 17, 17, 10, 3, 5, 1, 0},   {130, 36, 36, 6, 2, 4, 0, 0},  {60, 4, 2, 12, 5, 7, 1, 9},
     {300, 3, 3, 24, 8, 16, 0, 20},  {530, 2, 1, 17, 3, 9, 2, 100}, {40, 2, 2, 192, 64, 128, 0, 40},
-    {290, 1, 1, 128, 0, 128, 0, 1},
+    {290, 1, 1, 128, 0, 128, 0, 1}, {530, 2, 2, 12, 4, 8, 0, -3},
 };
 
 /* --- documents ---------------------------------------------------------------------------------------------------- */
@@ -34,8 +34,9 @@ typedef struct document {
 /* At most `most` of the rows 0 .. i, ascending; never none. */
 static int32_t choose(int32_t *keep, uint64_t seed, int64_t i, int most) {
     int32_t n = 0;
-    for (int64_t s = 0; s <= i && n < most; s++)
-        if (rng_uniform(seed, (uint64_t)i, (uint64_t)s) * (double)(i + 1) < most || s == i) keep[n++] = (int32_t)s;
+    for (int64_t s = 0; s <= i && n < abs(most); s++)
+        if (most < 0 || rng_uniform(seed, (uint64_t)i, (uint64_t)s) * (double)(i + 1) < most || s == i)
+            keep[n++] = (int32_t)s;
     return n;
 }
 
@@ -74,7 +75,7 @@ static document make(shape s, uint64_t seed) {
     a->dtail = s.d_tail ? d.out[DTAIL] : NULL;
     a->dv = d.out[DV];
     if (s.keep) {
-        a->keep_stride = s.keep + s.gap;
+        a->keep_stride = abs(s.keep) + s.gap;
         a->keep = d.keep = malloc((size_t)(s.n * a->keep_stride) * sizeof *d.keep);
         a->keep_n = d.keep_n = malloc((size_t)s.n * sizeof *d.keep_n);
         for (int64_t i = 0; i < s.n * a->keep_stride; i++) d.keep[i] = -7;
@@ -374,6 +375,22 @@ static void test_same_bits(void **state) {
     }
 }
 
+/* Rows that keep nothing: zeros everywhere. */
+static void test_nothing_kept(void **state) {
+    (void)state;
+    document d = make((shape){70, 2, 2, 12, 4, 8, 0, 3}, 9);
+    memset(d.keep_n, 0, (size_t)d.s.n * sizeof *d.keep_n);
+    for (int l = 0; l < LENGTH(test_levels); l++) {
+        queue *q = open_level(l, 2, COMPUTE_F32);
+        if (!q) continue;
+        run(q, &d, 1);
+        for (int o = 0; o < OUTPUTS; o++)
+            for (int64_t i = 0; i < d.size[o]; i++) assert_true(d.out[o][i] == (o == LSE ? -INFINITY : 0));
+        queue_close(q);
+    }
+    drop(&d);
+}
+
 static void test_nothing(void **state) {
     (void)state;
     queue *q = open_level(0, 1, COMPUTE_F32);
@@ -388,10 +405,8 @@ static void test_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),
-        cmocka_unit_test(test_results),
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_reference),    cmocka_unit_test(test_results), cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_nothing_kept), cmocka_unit_test(test_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
