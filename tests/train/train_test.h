@@ -9,7 +9,7 @@ enum { TT_STEPS = 5, TT_TOKENS = 512 };
 
 typedef struct training {
     model_config model;
-    const char *folder; /* weights are those of tests/data/models/<folder>; NULL: random ones */
+    const char *folder; /* weights are those of tests/data/models/<folder>, or of a path; NULL: random ones */
     train_config cfg;
     const char *rows; /* of a step: lengths of documents, rows parted by '|'; '!' before a row: it has no targets */
     int64_t micro;    /* rows of a micro-batch */
