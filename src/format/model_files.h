@@ -10,7 +10,7 @@ status model_file_copy(const char *from, const char *to, const char *name, error
 status model_files_copy(const char *from, const char *to, error *e);
 
 /* A run's model/ folder: config.json, tokenizer and generation files, and model.safetensors.index.json, which says into
- * which shards `hadal convert` puts the trained weights. `to` is made. */
+ * which shards `hadal convert` puts the trained weights. `to` is made; `from` may be a config.json itself. */
 status model_folder_copy(const char *from, const char *to, error *e);
 
 #endif

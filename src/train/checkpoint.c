@@ -148,7 +148,7 @@ static status prune(const checkpointer *c, error *e) {
     int64_t *steps, count;
     TRY(native_steps(c->folder, &steps, &count, e));
     status s = OK;
-    for (int64_t i = 0; s == OK && c->keep_last > 0 && i < count - c->keep_last; i++) {
+    for (int64_t i = 0; s == OK && i < count - c->keep_last; i++) {
         if (steps[i] == c->s.step || (c->keep_best && steps[i] == c->best.step)) continue;
         char *path = native_step_folder(c->folder, steps[i]);
         s = path ? native_remove(path, e) : out_of_memory(e);

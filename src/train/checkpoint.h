@@ -8,8 +8,8 @@
 typedef struct checkpointer checkpointer;
 
 /* folder: where step-* folders lie; what interrupted saves left there is removed. One for each rank; rank 0 finishes
- * and prunes: the newest keep_last stay (0: all), with keep_best also the one with the smallest score, which is found
- * again after a restart. */
+ * and prunes: the newest keep_last (at least 1) stay, with keep_best also the one with the smallest score, which is
+ * found again after a restart. */
 status checkpointer_open(checkpointer **out, const char *folder, int keep_last, bool keep_best, bool async, comm *world,
                          error *e);
 /* Waits for this rank's part of the save under way (rank 0: for the whole); its failure is returned here (or by the

@@ -522,6 +522,14 @@ static void model_folder(void **unused) {
         assert_int_equal(file_exists(p), i < 2);
         free(p);
     }
+    char *config = scratch_path(&d, "in/config.json"), *other = scratch_path(&d, "other"),
+         *made = scratch_path(&d, "other/config.json");
+    assert_int_equal(model_folder_copy(config, other, &e), OK);
+    assert_true(file_exists(made));
+    str s = text_of(made);
+    assert_string_equal(s.p, "{\"a\": 1}");
+    str_free(&s);
+    free(config), free(other), free(made);
     free(in), free(out);
     scratch_close(&d);
 }

@@ -145,7 +145,7 @@ static void last_and_best_stay(void **unused) {
         good(c, &world, 3, NAN); /* older than what is there: it stays nevertheless */
         closes(c);
         listing(folder, "3 9");
-        c = open_one(folder, 0, false, async, &world); /* all stay; the same step is replaced */
+        c = open_one(folder, 9, false, async, &world); /* the same step is replaced */
         good(c, &world, 9, NAN);
         good(c, &world, 6, NAN);
         closes(c);
