@@ -59,12 +59,33 @@ static void line_of(str *s, const watch *w, const hadal_train_step *t) {
     }
 }
 
+/* A line of metrics.jsonl, but for the loads; steps count from 1. */
 static void print_json_step(const hadal_train_step *t) {
-    json_t *j = json_pack("{s:I, s:f, s:f, s:f, s:f, s:b, s:f}", "step", (json_int_t)t->step, "tokens", t->tokens,
-                          "loss", t->loss, "lm_loss", t->lm_loss, "lr", t->lr, "skipped", t->skipped,
-                          "tokens_per_second", t->tokens_per_second);
-    if (j && isfinite(t->grad_norm)) json_object_set_new(j, "grad_norm", json_real(t->grad_norm));
-    if (j && isfinite(t->validation_loss)) json_object_set_new(j, "validation_loss", json_real(t->validation_loss));
+    const struct {
+        const char *name;
+        double value;
+    } all[] = {
+        {"tokens", t->tokens},
+        {"loss", t->loss},
+        {"lm_loss", t->lm_loss},
+        {"mtp_loss", t->mtp_loss},
+        {"balance_loss", t->balance_loss},
+        {"indexer_loss", t->indexer_loss},
+        {"mtp_acceptance", t->mtp_acceptance},
+        {"validation_loss", t->validation_loss},
+        {"grad_norm", t->grad_norm},
+        {"lr", t->lr},
+        {"seconds", t->seconds},
+        {"tokens_per_second", t->tokens_per_second},
+        {"mfu", t->mfu},
+        {"memory", t->memory},
+        {"max_vio", t->max_vio},
+        {"dropped", t->dropped},
+    };
+    json_t *j = json_pack("{s:I, s:I}", "step", (json_int_t)t->step, "steps", (json_int_t)t->steps);
+    for (size_t i = 0; j && i < sizeof all / sizeof *all; i++)
+        if (isfinite(all[i].value)) json_object_set_new(j, all[i].name, json_real(all[i].value));
+    if (j) json_object_set_new(j, "skipped", json_boolean(t->skipped));
     if (j) print_json_line(j);
     json_decref(j);
     fflush(stdout);

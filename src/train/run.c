@@ -14,8 +14,6 @@
 #include "train/lora.h"
 #include "train/trainer.h"
 
-enum { VALIDATION_ROWS = 64 }; /* when the run file does not say */
-
 typedef struct run { /* one rank's */
     const train_config *c;
     train_config own; /* what the trainer reads: with `threads` resolved */
@@ -32,6 +30,7 @@ typedef struct run { /* one rank's */
     dataset *from;                /* which data the batch source reads */
     int64_t micro;
     double validated; /* the last validation loss, NaN: none yet */
+    int64_t saved;    /* step of the last checkpoint, -1: none */
     error *e;
 } run;
 
@@ -105,6 +104,7 @@ static json_t *state_of(const run *r) {
     json_t *j = json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:i}", "step", (json_int_t)t->step, "updates",
                           (json_int_t)t->updates, "tokens", t->tokens, "rows", t->rows, "norm_mean", t->norm_mean,
                           "seed", (json_int_t)r->c->model.seed, "ranks", r->world->size);
+    if (j && isfinite(r->validated)) json_object_set_new(j, "validation_loss", json_real(r->validated));
     if (j) json_object_update(j, r->source);
     return j;
 }
@@ -157,6 +157,7 @@ static status save(run *r) {
     if (state && a == OK) a = checkpoint_save(r->checkpoints, r->t.step, s.list, s.count, state, r->validated, r->e);
     if (state) free_slices(&s);
     json_decref(state);
+    if (a == OK) r->saved = r->t.step;
     return a;
 }
 
@@ -164,11 +165,13 @@ static status read_moment(const native_file *f, const param *x, const char *suff
     char name[200];
     snprintf(name, sizeof name, "%s%s", x->name, suffix);
     const native_slice *t = native_find(f, name);
-    if (!to) return OK;
-    if (!t) return fail(e, ERR_FORMAT, "tensor \"%s\" is missing: was another optimizer used?", name);
+    if (!to && !t) return OK;
+    if (!to || !t)
+        return fail(e, ERR_FORMAT, "tensor \"%s\" is %s: it was saved with another optimizer or other trained weights",
+                    name, t ? "not one of this run" : "missing");
     if (t->type != type)
-        return fail(e, ERR_FORMAT, "tensor \"%s\" is %s, but the run wants %s moments", name, dtype_name(t->type),
-                    dtype_name(type));
+        return fail(e, ERR_FORMAT, "tensor \"%s\" is %s, but this run keeps moments in %s (optimizer.bf16_moments)",
+                    name, dtype_name(t->type), dtype_name(type));
     return native_read(f, name, 0, x->n, to, e);
 }
 
@@ -179,7 +182,7 @@ static status read_weights(run *r, const native_file *f) {
     for (int64_t i = 0; i < p->count; i++) {
         const param *x = &p->list[i];
         const native_slice *s = native_find(f, x->name);
-        if (!s) return fail(r->e, ERR_FORMAT, "tensor \"%s\" is missing", x->name);
+        if (!s) return fail(r->e, ERR_FORMAT, "tensor \"%s\" is missing: it is a checkpoint of another model", x->name);
         bool same = s->ndim == x->ndim && s->type == DT_F32;
         for (int d = 0; same && d < x->ndim; d++) same = s->dim[d] == x->dim[d];
         if (!same) return fail(r->e, ERR_FORMAT, "tensor \"%s\" has another shape or type than this run's", x->name);
@@ -206,10 +209,12 @@ static status resume_from(run *r, const char *folder) {
     if (s == OK) s = json_get_real(j, "tokens", 0, &t->tokens, r->e);
     if (s == OK) s = json_get_real(j, "rows", 0, &t->rows, r->e);
     if (s == OK) s = json_get_real(j, "norm_mean", 0, &t->norm_mean, r->e);
+    if (s == OK) s = json_get_real(j, "validation_loss", NAN, &r->validated, r->e);
     if (s == OK) s = read_weights(r, f);
     native_close(f);
-    if (s != OK) return wrap(r->e, "%s", folder);
+    if (s != OK) return wrap(r->e, "cannot go on from %s", folder);
     char line[160];
+    r->saved = t->step;
     snprintf(line, sizeof line, "going on from %s: %" PRId64 " steps done", folder, t->step);
     note(r, line);
     return OK;
@@ -232,8 +237,12 @@ static status load_weights(run *r, const model *from) {
     char *newest = NULL;
     int64_t step;
     status s = OK;
-    if (r->c->checkpoint.resume) s = checkpoint_newest(r->c->checkpoint.folder, &newest, &step, r->e);
-    if (s != OK) return s;
+    TRY(checkpoint_newest(r->c->checkpoint.folder, &newest, &step, r->e));
+    if (newest && !r->c->checkpoint.resume) {
+        s = fail(r->e, ERR_ARG, "checkpoint.resume is false, but %s is there: take another checkpoint.folder", newest);
+        free(newest);
+        return s;
+    }
     const bool base = !newest || r->c->lora.rank; /* adapters change weights that the checkpoint does not hold */
     if (base && from) s = params_load(&r->t.p, from, r->e);
     if (base && !from) params_init(&r->t.p, &r->t.model, r->c->model.seed);
@@ -260,6 +269,15 @@ static status check_dsa(const run *r) {
         note(r, line);
     }
     return OK;
+}
+
+static void check_length(const run *r) {
+    const int64_t n = r->c->data.options.seq_len, most = r->t.model.max_position_embeddings;
+    char line[160];
+    if (!most || n <= most) return;
+    snprintf(line, sizeof line, "data.seq_len is %" PRId64 ", longer than the model's context of %" PRId64 " tokens", n,
+             most);
+    note(r, line);
 }
 
 static status check_vocabulary(const run *r) {
@@ -302,6 +320,7 @@ static status open_run(run *r) {
     TRY(machine_peak(r->t.q, &r->t.peak_flops, r->e));
     r->t.peak_flops *= r->world->size;
     if (r->t.lora && lora_note(r->t.lora)) note(r, lora_note(r->t.lora));
+    check_length(r);
     TRY(check_dsa(r));
     TRY(open_tokenizer(r));
     TRY(check_vocabulary(r));
@@ -337,8 +356,8 @@ static double resident_bytes(void) {
 }
 
 static status validate(run *r, step_metrics *m) {
-    int64_t rows = r->c->data.validation_rows > 0 ? r->c->data.validation_rows : VALIDATION_ROWS;
-    if (rows > dataset_epoch_rows(r->validation)) rows = dataset_epoch_rows(r->validation);
+    const int64_t all = dataset_epoch_rows(r->validation), some = r->c->data.validation_rows;
+    const int64_t rows = some > 0 && some < all ? some : all;
     batch_source s = rows_of(r, r->validation, 0, rows);
     TRY(trainer_loss(&r->t, &s, &m->validation_loss, r->e));
     r->validated = m->validation_loss;
@@ -365,9 +384,8 @@ static status one_step(run *r, bool *stop) {
     m.tokens_per_second = (t->tokens - before) / m.seconds;
     m.memory = resident_bytes();
     m.mfu = m.tokens_per_second * t->flops_per_token / t->peak_flops;
-    if (r->validation && c->training.validate_every &&
-        (t->step % c->training.validate_every == 0 || t->step == c->training.steps))
-        TRY(validate(r, &m));
+    const int64_t every = c->training.validate_every;
+    if (r->validation && (t->step == c->training.steps || (every && t->step % every == 0))) TRY(validate(r, &m));
     if (m.skipped) r->result->skipped += first_rank(r);
     if (first_rank(r)) {
         r->result->loss = m.loss;
@@ -384,13 +402,13 @@ static status steps(run *r) {
     const double start = clock_seconds();
     bool stop = false;
     while (!stop && r->t.step < c->training.steps) TRY(one_step(r, &stop));
-    if (!c->checkpoint.every || r->t.step % c->checkpoint.every) TRY(save(r));
+    if (r->saved != r->t.step) TRY(save(r));
     if (first_rank(r)) {
         r->result->steps = r->t.step;
         r->result->tokens = r->t.tokens;
         r->result->seconds = clock_seconds() - start;
         r->result->validation_loss = r->validated;
-        r->result->stopped = stop;
+        r->result->stopped = stop && r->t.step < c->training.steps;
         if (r->t.lora) {
             char *folder = path_join(c->checkpoint.folder, "adapter");
             status s =
@@ -410,7 +428,13 @@ typedef struct run_call {
 
 static status run_rank(void *arg, comm *world, error *e) {
     const run_call *call = arg;
-    run r = {.c = call->c, .hooks = call->hooks, .result = call->result, .world = world, .validated = NAN, .e = e};
+    run r = {.c = call->c,
+             .hooks = call->hooks,
+             .result = call->result,
+             .world = world,
+             .validated = NAN,
+             .saved = -1,
+             .e = e};
     status s = open_run(&r);
     if (s == OK) s = steps(&r);
     error late;

@@ -393,7 +393,7 @@ status trainer_step(trainer *t, const batch_source *s, step_metrics *out, error 
     return trainer_update(t, out, e);
 }
 
-status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e) {
+static status mean_loss(trainer *t, const batch_source *s, double *loss, error *e) {
     step_counts n;
     TRY(count_step(t, s, &n, e));
     step_goal goal = goal_of(t, &n);
@@ -408,4 +408,15 @@ status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e) {
     TRY(reduce_sums(t, e));
     *loss = n.targets > 0 ? t->sums.language_model / n.targets : NAN;
     return OK;
+}
+
+status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e) {
+    const step_sums of_step = t->sums; /* its metrics may not be written yet */
+    status a = open_sums(&t->sums, &t->model, e);
+    if (a == OK) {
+        a = mean_loss(t, s, loss, e);
+        free_sums(&t->sums);
+    }
+    t->sums = of_step;
+    return a;
 }
