@@ -214,3 +214,8 @@ status preset_write_tokenizer(const preset *p, const char *folder, error *e) {
     free(config);
     return s;
 }
+
+status preset_write(const preset *p, const char *folder, error *e) {
+    TRY(save(folder, "config.json", p->config, e));
+    return preset_write_tokenizer(p, folder, e);
+}

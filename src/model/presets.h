@@ -21,5 +21,6 @@ status preset_or_config(model_config *out, const char *name_or_path, error *e); 
 /* tokenizer.json and tokenizer_config.json; both NULL when the preset has none. The caller frees them. */
 status preset_tokenizer(const preset *p, char **tokenizer, char **config, error *e);
 status preset_write_tokenizer(const preset *p, const char *folder, error *e);
+status preset_write(const preset *p, const char *folder, error *e); /* config.json, too */
 
 #endif

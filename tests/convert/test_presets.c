@@ -131,6 +131,22 @@ static void every_byte_of_debug(void **state) {
     tokenizer_close(t);
 }
 
+/* What a trainer that starts from a preset leaves beside its weights. */
+static void folder_of_a_preset(void **state) {
+    (void)state;
+    scratch d = scratch_open();
+    model_config c;
+    tokenizer *t;
+    error e;
+    assert_int_equal(preset_write(preset_find("tiny"), d.dir, &e), OK);
+    assert_int_equal(config_open(&c, d.dir, &e), OK);
+    assert_int_equal(c.n_routed_experts, 8);
+    assert_int_equal(tokenizer_open(&t, d.dir, &e), OK);
+    assert_int_equal(tokenizer_eos(t), c.eos_ids[0]);
+    tokenizer_close(t);
+    scratch_close(&d);
+}
+
 static void chat_form(void **state) {
     (void)state;
     tokenizer *t = tokenizer_of("tiny");
@@ -319,14 +335,10 @@ static void nothing_is_overwritten(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(published_values),
-                                       cmocka_unit_test(sizes),
-                                       cmocka_unit_test(the_recipes_ids),
-                                       cmocka_unit_test(every_byte_of_debug),
-                                       cmocka_unit_test(chat_form),
-                                       cmocka_unit_test(deviations),
-                                       cmocka_unit_test(files_and_memory),
-                                       cmocka_unit_test(number_types),
-                                       cmocka_unit_test(nothing_is_overwritten)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(published_values), cmocka_unit_test(sizes),
+                                       cmocka_unit_test(the_recipes_ids),  cmocka_unit_test(every_byte_of_debug),
+                                       cmocka_unit_test(chat_form),        cmocka_unit_test(folder_of_a_preset),
+                                       cmocka_unit_test(deviations),       cmocka_unit_test(files_and_memory),
+                                       cmocka_unit_test(number_types),     cmocka_unit_test(nothing_is_overwritten)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
