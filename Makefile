@@ -29,6 +29,7 @@ all: $(BUILD)/hadal $(BUILD)/libhadal.a $(BUILD)/libhadal.so
 FAST    ?= -O3
 # A level folder may use its instructions anywhere in it; the level is chosen when the program starts.
 CPU     := $(BUILD)/src/kernels/cpu
+$(BUILD)/src/comm/%.o: ISA := $(FAST)
 $(CPU)/avx2/%.o:       ISA := -mavx2 -mfma -mf16c $(FAST)
 $(CPU)/avx512/%.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c $(FAST)
 $(CPU)/avx512bf16/%.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx512vnni -mavx512vbmi -mavx512bf16 $(FAST)

@@ -255,7 +255,7 @@ HADAL_API int hadal_bench_machine(int threads, const char *kernels, char **json,
 typedef struct hadal_data_options {
     size_t size;
     const char *task;  /* tiny-r1: "both" (default), "calc", "count" */
-    const char *phase; /* tiny-r1: "clean" (default), "mixed" */
+    const char *phase; /* tiny-r1: "clean" (default), "mixed", "work" */
     int64_t documents; /* 0: 40000 */
     uint64_t seed;
     int held_out; /* prompts that are kept out of training, else only others */

@@ -37,10 +37,10 @@ if [ -d tests/data/models ] && [ -x "$build/tests/gold/gold" ]; then
     ok "$(sed -n '$s/^\([0-9]*\) passed.*/\1/p' "$log")" "$bad"
 fi
 
-for cli in run bad_input; do
+for cli in tests/cli/*.sh; do
     bad=0
-    if sh tests/cli/$cli.sh "$build/hadal" > "$log" 2>&1; then
-        echo "ok     command line, $cli ($(grep -c '^ok' "$log") tests)"
+    if sh "$cli" "$build/hadal" > "$log" 2>&1; then
+        echo "ok     command line, $(basename "$cli" .sh) ($(grep -c '^ok' "$log") tests)"
     else
         grep -v '^ok' "$log"
         bad=$(least "$(grep -c '^FAIL' "$log")")

@@ -16,8 +16,8 @@ static const settings defaults = {.task = "both", .phase = "clean", .documents =
 #define AT(field) offsetof(settings, field)
 static const option rows[] = {
     {"task", 0, "calc|count|both", OPT_TEXT, AT(task), 0, 0, "the kind of sums; default both"},
-    {"phase", 0, "clean|mixed", OPT_TEXT, AT(phase), 0, 0,
-     "clean: nearly all with their working; mixed: working is a minority, and some is wrong"},
+    {"phase", 0, "clean|mixed|work", OPT_TEXT, AT(phase), 0, 0,
+     "clean: nearly all with their working; mixed: working is a minority, and some is wrong; work: all with working"},
     {"documents", 'n', "N", OPT_INT, AT(documents), 1, 1 << 30, "lines to write; default 40000"},
     {"seed", 0, "N", OPT_SEED, AT(seed), 0, 0, "same seed, same documents; default 0"},
     {"held-out", 0, NULL, OPT_SWITCH, AT(held_out), 0, 0, "only prompts that are kept out of training, for validation"},

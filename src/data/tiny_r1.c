@@ -9,11 +9,16 @@
 const char *const tiny_r1_style_names[TINY_R1_STYLES] = {"work", "direct", "err", "plain"};
 
 status tiny_r1_phase(const char *name, double share[TINY_R1_STYLES], error *e) {
-    static const double clean[] = {0.85, 0.10, 0, 0.05}, mixed[] = {0.25, 0.40, 0.20, 0.15};
-    if (strcmp(name, "clean") != 0 && strcmp(name, "mixed") != 0)
-        return fail(e, ERR_ARG, "phase \"%s\": use clean or mixed", name);
-    memcpy(share, *name == 'c' ? clean : mixed, sizeof clean);
-    return OK;
+    static const struct {
+        const char *name;
+        double share[TINY_R1_STYLES];
+    } phases[] = {{"clean", {0.85, 0.10, 0, 0.05}}, {"mixed", {0.25, 0.40, 0.20, 0.15}}, {"work", {1, 0, 0, 0}}};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, phases[i].name) != 0) continue;
+        memcpy(share, phases[i].share, sizeof phases[i].share);
+        return OK;
+    }
+    return fail(e, ERR_ARG, "phase \"%s\": use clean, mixed or work", name);
 }
 
 status tiny_r1_tasks(const char *name, int *tasks, error *e) {

@@ -30,7 +30,8 @@ typedef struct tiny_r1_options {
     uint64_t seed;
 } tiny_r1_options;
 
-/* The shares of a phase, "clean" (work .85, direct .10, plain .05) or "mixed" (.25, .40, err .20, plain .15). */
+/* The shares of a phase, "clean" (work .85, direct .10, plain .05) or "mixed" (.25, .40, err .20, plain .15)
+ * or "work" (all of it work). */
 status tiny_r1_phase(const char *name, double share[TINY_R1_STYLES], error *e);
 /* "calc", "count", "both" */
 status tiny_r1_tasks(const char *name, int *tasks, error *e);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "format/model_files.h"
 #include "kernels/machine.h"
+#include "model/presets.h"
 #include "train/checkpoint.h"
 #include "train/lora.h"
 #include "train/trainer.h"
@@ -61,9 +62,10 @@ static status open_data(run *r, const string_list *paths, bool training, dataset
     o.shuffle = o.shuffle && training;
     o.tokenizer = r->tok;
     o.vocab_size = r->t.model.vocab_size;
-    o.eos = r->tok && tokenizer_eos(r->tok) >= 0 ? tokenizer_eos(r->tok)
-            : r->t.model.n_eos                   ? (int32_t)r->t.model.eos_ids[0]
-                                                 : -1;
+    if (o.eos == EOS_AUTO)
+        o.eos = r->tok && tokenizer_eos(r->tok) >= 0 ? tokenizer_eos(r->tok)
+                : r->t.model.n_eos                   ? (int32_t)r->t.model.eos_ids[0]
+                                                     : -1;
     o.model_type = r->t.model.arch->model_type;
     o.threads = queue_threads(r->t.q);
     o.note = note_of_data;
@@ -72,7 +74,18 @@ static status open_data(run *r, const string_list *paths, bool training, dataset
     return dataset_open(out, &o, r->e);
 }
 
+static status open_preset_tokenizer(run *r, const preset *p) {
+    char *text, *config;
+    TRY(preset_tokenizer(p, &text, &config, r->e));
+    status s = text ? tokenizer_parse(&r->tok, text, strlen(text), config, strlen(config), r->e) : OK;
+    free(text);
+    free(config);
+    return s;
+}
+
 static status open_tokenizer(run *r) {
+    const preset *p = r->c->model.init ? preset_find(r->c->model.path) : NULL;
+    if (p && !r->c->data.tokenizer) return open_preset_tokenizer(r, p);
     const char *folder = r->c->data.tokenizer ? r->c->data.tokenizer : r->c->model.path;
     char *path = path_join(folder, "tokenizer.json");
     const bool there = path && file_exists(path);
@@ -296,7 +309,10 @@ static status write_run_files(const run *r) {
     status s = path && folder ? make_directory(c->checkpoint.folder, r->e) : fail(r->e, ERR_NOMEM, "memory is out");
     if (s == OK) s = train_config_write(c, &text, r->e);
     if (s == OK) s = file_save(path, text.p, text.n, r->e);
-    if (s == OK && is_directory(c->model.path)) s = model_folder_copy(c->model.path, folder, r->e);
+    const preset *p = c->model.init ? preset_find(c->model.path) : NULL;
+    if (s == OK && p) s = make_directory(folder, r->e);
+    if (s == OK && p) s = preset_write(p, folder, r->e);
+    if (s == OK && !p && is_directory(c->model.path)) s = model_folder_copy(c->model.path, folder, r->e);
     str_free(&text);
     free(path);
     free(folder);
@@ -309,7 +325,7 @@ static status open_run(run *r) {
     model *from = NULL;
     r->own = *c;
     if (!r->own.training.threads) r->own.training.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    TRY(config_open(&m, c->model.path, r->e));
+    TRY(c->model.init ? preset_or_config(&m, c->model.path, r->e) : config_open(&m, c->model.path, r->e));
     if (!c->model.init) TRY(model_open(&from, c->model.path, r->e));
     if (from) m.num_nextn_predict_layers = from->n_mtp; /* those that the files have */
     r->source = origin_of(from);

@@ -6,7 +6,7 @@
 hadal=$1
 model=${2:-${MODEL:-tests/data/models/v3_mtp/checkpoint}}
 mtp=${3:-${MODEL_MTP:-tests/data/models/v3_mtp/checkpoint}}
-commands='run chat info tokenize convert init check trace bench completion help version'
+commands='run chat info tokenize convert init check trace bench train data eval plot completion help version'
 t=$(mktemp -d) || exit 2
 trap 'rm -rf "$t"' EXIT
 export XDG_STATE_HOME="$t/state" TERM=xterm LC_ALL=C.UTF-8
@@ -114,6 +114,14 @@ if command -v bash >/dev/null; then
     verdict "completion" eval 'h 0 completion && bash -c "source $t/out; COMP_WORDS=(hadal run --temp); COMP_CWORD=2; _hadal;
         [ \"\${COMPREPLY[*]}\" = --temperature ]"'
 fi
+
+for a in "data tiny-r1" "plot" "eval"; do verdict "argument missing of $a" eval 'h 2 $a && one_line'; done
+verdict "data tiny-r1" eval 'h 0 data tiny-r1 "$t/a.jsonl" -n 50 --phase mixed --json && is_json && h 0 data tiny-r1 "$t/b.jsonl" -n 50 --phase mixed &&
+    cmp -s "$t/a.jsonl" "$t/b.jsonl" && [ "$(wc -l <"$t/a.jsonl")" -eq 50 ] && h 2 data sums "$t/c" && one_line && err_has tiny-r1'
+verdict "eval tiny-r1" eval 'h 0 init tiny "$t/tiny" && h 0 eval "$t/tiny" --task tiny-r1 -n 8 --json && is_json && cp "$t/out" "$t/first" &&
+    h 0 eval "$t/tiny" --task tiny-r1 -n 8 --json && cmp -s "$t/out" "$t/first" && h 2 eval "$t/tiny" --task sums && one_line'
+verdict "plot" eval 'mkdir "$t/run" && echo "{\"step\": 0, \"loss\": 1}" >"$t/run/metrics.jsonl" && h 0 plot "$t/run" && grep -q "</svg>" "$t/run/metrics.svg" &&
+    h 2 plot "$t/none" && one_line && h 2 plot "$t" && one_line'
 
 # ---- with a model ----
 
