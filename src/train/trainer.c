@@ -316,6 +316,15 @@ static void loss_metrics(trainer *t, const step_counts *n, step_metrics *out) {
     }
 }
 
+enum { CLEAR = 1 << 18 }; /* numbers of a task */
+
+static void clear_gradients(void *arg, int64_t task, int thread) {
+    (void)thread;
+    const params *p = arg;
+    const int64_t first = task * CLEAR, n = p->total - first < CLEAR ? p->total - first : CLEAR;
+    memset(p->g + first, 0, (size_t)n * sizeof *p->g);
+}
+
 status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, error *e) {
     step_counts n;
     *out = (step_metrics){.step = t->step,
@@ -330,7 +339,7 @@ status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, e
     TRY(count_step(t, s, &n, e));
     const step_goal goal = goal_of(t, &n);
     zero_sums(&t->sums, &t->model);
-    memset(t->p.g, 0, (size_t)t->p.total * sizeof *t->p.g);
+    queue_run(t->q, (t->p.total + CLEAR - 1) / CLEAR, clear_gradients, &t->p);
     if (t->lora) lora_apply(t->lora, t->q, &t->p);
     for (int64_t i = 0; i < s->count; i++) {
         token_batch b;
