@@ -21,6 +21,7 @@
 enum {
     STATE_MAX = 128 << 20, /* bytes of state.json; V3's weights and moments take 17 million */
     MOST_SHARDS = 1 << 16,
+    MOST_SLICES = 4 * SAFETENSORS_MOST,
     LET_GO = 1 << 16,    /* reads of so many bytes and more give their pages back */
     VERIFY = 64 << 20,   /* bytes between giving pages back while checksums are made */
     READ_AHEAD = 1 << 20 /* a page that is read brings neighbours with it, also those before it */
@@ -143,12 +144,21 @@ static status check_sum(const mapping *m, const char *wanted, const char *path, 
                 wanted ? wanted : "none");
 }
 
-static status open_shard(native_file *f, const char *folder, const json_t *v, bool verify, error *e) {
+/* Each file once: a list of one file a thousand times over would take the memory of a thousand. */
+static bool in_order(const char *before, const char *name) {
+    size_t n = before ? strlen(before) : 0, m = strlen(name);
+    return n < m || (n == m && strcmp(before, name) < 0);
+}
+
+static status open_shard(native_file *f, const char *folder, const json_t *v, const char *before, bool verify,
+                         error *e) {
     const char *name = json_string_value(json_object_get(v, "file"));
     const json_t *bytes = json_object_get(v, "bytes");
     if (!name || strncmp(name, "shard-", 6) != 0 || strchr(name, '/') || !json_is_integer(bytes))
         return fail(e, ERR_FORMAT, "%s: shard %zu: {\"file\": \"shard-...\", \"bytes\": number} was wanted", f->path,
                     f->n_shards);
+    if (!in_order(before, name))
+        return fail(e, ERR_FORMAT, "%s: shard \"%.80s\" is listed twice or out of order", f->path, name);
     char *path = f->files[f->n_shards] = path_join(folder, name);
     if (!path) return out_of_memory(e);
     safetensors *shard = &f->shards[f->n_shards++];
@@ -173,7 +183,15 @@ static status open_shards(native_file *f, const char *folder, bool verify, error
     f->files = calloc(n + 1, sizeof *f->files);
     f->shards = calloc(n + 1, sizeof *f->shards);
     if (!f->files || !f->shards) return out_of_memory(e);
-    for (size_t i = 0; i < n; i++) TRY(open_shard(f, folder, json_array_get(list, i), verify, e));
+    const char *before = NULL;
+    for (size_t i = 0, slices = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        TRY(open_shard(f, folder, v, before, verify, e));
+        before = json_string_value(json_object_get(v, "file"));
+        slices += f->shards[i].count;
+        if (slices > MOST_SLICES)
+            return fail(e, ERR_UNSUPPORTED, "%s: more than %d slices in all", folder, MOST_SLICES);
+    }
     return OK;
 }
 

@@ -436,17 +436,21 @@ static void lies(void **unused) {
     scratch_close(&d);
 }
 
-/* The same shard twice gives every element twice. */
 static void the_same_shard_twice(void **unused) {
     (void)unused;
     scratch d = scratch_open();
     char *folder = scratch_path(&d, "a"), text[400];
     const char header[] = "{" TENSOR("a", 0, 4, 0, 4) "}",
                *entry = "{\"file\":\"shard-0000.safetensors\",\"bytes\":%zu}";
-    char one[100];
+    char one[100], two[100];
     snprintf(one, sizeof one, entry, 8 + strlen(header) + 4);
     snprintf(text, sizeof text, HEAD "\"shards\":[%s,%s],\"tensors\":{\"a\":[\"U8\",4]}}", one, one);
     scratch_raw(&d, "a/shard-0000.safetensors", header, 4);
+    scratch_write(&d, "a/state.json", text, strlen(text));
+    expect(folder, false, "shard-0000.safetensors", "listed twice");
+    scratch_raw(&d, "a/shard-0001.safetensors", header, 4);
+    snprintf(two, sizeof two, "{\"file\":\"shard-0001.safetensors\",\"bytes\":%zu}", 8 + strlen(header) + 4);
+    snprintf(text, sizeof text, HEAD "\"shards\":[%s,%s],\"tensors\":{\"a\":[\"U8\",4]}}", one, two);
     scratch_write(&d, "a/state.json", text, strlen(text));
     expect(folder, false, "\"a\"", "slice before");
     snprintf(text, sizeof text, HEAD "\"shards\":[%s],\"tensors\":{\"a\":[\"U8\",4]}}", one);
