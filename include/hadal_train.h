@@ -41,8 +41,8 @@ HADAL_API int hadal_train(const hadal_train_options *o, char **json, hadal_error
 HADAL_API int hadal_train_keys(char **text, hadal_error *e);
 
 /* Training speed: steps on random tokens of batch x seq_len (0: those of the run file), weights and optimizer included.
- * path: a model folder or config.json (random weights). precision: "f32", "bf16", "fp8". tokens: NULL, or a .bin file to
- * take rows from. json: tokens a second (best and median step), MFU, share of the machine's product peak, memory. */
+ * path: a model folder or config.json (random weights). precision: "f32", "bf16", "fp8". tokens: NULL, or a .bin file
+ * to take rows from. json: tokens a second (best and median step), MFU, share of the machine's product peak, memory. */
 typedef struct hadal_bench_train_options {
     size_t size;
     const char *path, *tokens, *precision, *kernels;

@@ -51,7 +51,7 @@ typedef struct product {
     int64_t ldy;
     int64_t n;
     const real *bias; /* [out] or NULL */
-    dtype y_type;      /* DT_F32 or DT_BF16 */
+    dtype y_type;     /* DT_F32 or DT_BF16 */
     bool transposed, add;
     bool f32; /* F32 products whatever the queue computes in: the router */
 } product;
@@ -62,8 +62,8 @@ void op_linear(queue *q, const product *list, int count);
 void op_rmsnorm(queue *q, real *y, int64_t ldy, const real *x, int64_t ldx, const real *w, int64_t n, int64_t dim,
                 real eps);
 /* y = (x - mean) / sqrt(var + eps) * w + b: the indexer's key norm. */
-void op_layernorm(queue *q, real *y, int64_t ldy, const real *x, int64_t ldx, const real *w, const real *b,
-                  int64_t n, int64_t dim, real eps);
+void op_layernorm(queue *q, real *y, int64_t ldy, const real *x, int64_t ldx, const real *w, const real *b, int64_t n,
+                  int64_t dim, real eps);
 /* y = silu(a) * b, silu(a) = a / (1 + exp(-a)); y may be a. */
 void op_swiglu(queue *q, real *y, int64_t ldy, const real *a, int64_t lda, const real *b, int64_t ldb, int64_t n,
                int64_t dim);

@@ -47,7 +47,7 @@ struct queue {
         size_t bytes;
     } scratch[SLOT_COUNT];
     bool rows_alike; /* products of few rows go the way of many */
-    bool failed; /* scratch memory ran out once: operations do nothing from then on */
+    bool failed;     /* scratch memory ran out once: operations do nothing from then on */
 };
 
 /* Fill a table of inner kernels: the portable ones first, then those of every level up to l. linear_fill is in

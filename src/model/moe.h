@@ -3,6 +3,7 @@
 #define HADAL_MODEL_MOE_H
 
 #include "model/config.h"
+#include "tensor/real.h"
 #include "tensor/tensor.h"
 
 typedef struct route_weights {
