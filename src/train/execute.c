@@ -6,7 +6,7 @@
  *     y_0 = y (or h, before the norm, when the run says so); embedding and head are the main model's, so their
  * gradients are sums
  *
- * Heads make their gradient at once, a few hundred rows of logits at a time: the factor of every term is known before.
+ * Heads make their gradient at once, some hundred rows of logits at a time: the factor of every term is known before.
  * What a part keeps lies in one arena for the whole micro-batch; what a block needs on its way only, in another. */
 #include "train/execute.h"
 
@@ -14,7 +14,7 @@
 #include <string.h>
 #include "model/rope.h"
 
-enum { HEAD_ROWS = 256 };
+enum { HEAD_BYTES = 32 << 20, HEAD_LEAST = 64, HEAD_MOST = 512 }; /* of logits that are held at once; rows */
 
 typedef struct block_state { /* what a block left for backward */
     flow x[MAX_PARTS];       /* after each part's forward */
@@ -267,20 +267,21 @@ static status head(const pass *p, stage *s, real factor, bool gradients, double 
     error *e = p->e;
     const int64_t hidden = x->m->cfg.hidden_size, vocab = x->m->cfg.vocab_size;
     const tensor *w = &x->m->outer.head, *dw = &x->g->outer.head;
+    int64_t *at, most = HEAD_BYTES / (vocab * (int64_t)sizeof(real));
+    most = most < HEAD_LEAST ? HEAD_LEAST : most > HEAD_MOST ? HEAD_MOST : most;
     real *rows, *drows, *z, *each;
-    int64_t *at;
     int32_t *target, *best;
     arena_reset(x->block);
-    NEW(x->block, rows, HEAD_ROWS * hidden);
-    NEW(x->block, drows, HEAD_ROWS * hidden);
-    NEW(x->block, z, HEAD_ROWS * vocab);
-    NEW(x->block, each, HEAD_ROWS);
-    NEW(x->block, at, HEAD_ROWS);
-    NEW(x->block, target, HEAD_ROWS);
-    NEW(x->block, best, HEAD_ROWS);
+    NEW(x->block, rows, most * hidden);
+    NEW(x->block, drows, most * hidden);
+    NEW(x->block, z, most * vocab);
+    NEW(x->block, each, most);
+    NEW(x->block, at, most);
+    NEW(x->block, target, most);
+    NEW(x->block, best, most);
     for (int64_t i = 0; i < s->n;) {
         int64_t n = 0;
-        for (; i < s->n && n < HEAD_ROWS; i++) {
+        for (; i < s->n && n < most; i++) {
             s->best[i] = -1;
             if (s->target[i] < 0) continue;
             memcpy(rows + n * hidden, s->y + i * hidden, (size_t)hidden * sizeof *rows);
