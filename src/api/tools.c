@@ -9,15 +9,6 @@
 #include "eval/logit_kl.h"
 #include "eval/trace.h"
 
-static status give_json(json_t *j, char **out, error *e) {
-    char *text = json_dumps(j, JSON_INDENT(2));
-    json_decref(j);
-    if (!text) return fail(e, ERR_NOMEM, "memory is out");
-    if (out) *out = text;
-    else free(text);
-    return OK;
-}
-
 typedef struct progress_call {
     hadal_progress *f;
     void *arg;
@@ -60,7 +51,7 @@ static status convert(const char *in, const char *out, const hadal_convert_optio
                           "shards", (json_int_t)r.shards, "shards_found", (json_int_t)r.shards_found, "bytes",
                           (json_int_t)r.bytes, "nan_codes", (json_int_t)r.nan_codes);
     if (j && r.nan_codes) json_object_set_new(j, "nan_tensor", json_string(r.nan_tensor));
-    return give_json(j, json, e);
+    return api_json(j, json, e);
 }
 
 int hadal_convert(const char *in, const char *out, const hadal_convert_options *o, char **json, hadal_error *e) {
@@ -79,7 +70,7 @@ static status init(const char *config, const char *out, const hadal_init_options
     if (!config || !out) return fail(e, ERR_ARG, "init needs a configuration and a folder");
     TRY(init_run(&i, &r, e));
     if (!json) return OK;
-    return give_json(json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "out", out, "model_type", r.model_type, "type", r.type,
+    return api_json(json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "out", out, "model_type", r.model_type, "type", r.type,
                                "parameters", (json_int_t)r.parameters, "tensors", (json_int_t)r.tensors, "shards",
                                (json_int_t)r.shards, "bytes", (json_int_t)r.bytes),
                      json, e);
@@ -147,7 +138,7 @@ static status bench(hadal_model *m, const hadal_bench_options *o, char **json, e
     if (!b.prompt && !b.generate) b.prompt = 512, b.generate = 64;
     json_t *j;
     TRY(bench_run(m->g, &b, &j, e));
-    return give_json(j, json, e);
+    return api_json(j, json, e);
 }
 
 int hadal_bench(hadal_model *m, const hadal_bench_options *o, char **json, hadal_error *e) {
@@ -163,6 +154,6 @@ int hadal_bench_machine(int threads, const char *kernels, char **json, hadal_err
     if (json) *json = NULL;
     json_t *j = NULL;
     status s = bench_machine(api_threads(threads), kernels, &j, &why);
-    if (s == OK) s = give_json(j, json, &why);
+    if (s == OK) s = api_json(j, json, &why);
     return api_result(s, &why, e);
 }
