@@ -111,7 +111,10 @@ static int on_step(void *arg, const hadal_train_step *t) {
     w->rate = w->rate > 0 ? 0.9 * w->rate + 0.1 * t->seconds : t->seconds;
     if (w->o->json) print_json_step(t);
     else if (!w->o->quiet) show(w, t);
-    return term_interrupts > 0;
+    if (!term_interrupts) return 0;
+    if (w->live && w->last > 0) putchar('\n');
+    fprintf(stderr, "hadal: interrupted: a checkpoint is written; Ctrl-C twice more ends at once\n");
+    return 1;
 }
 
 static void on_note(void *arg, const char *line) {

@@ -215,7 +215,8 @@ static status read_weights(run *r, const native_file *f) {
 static status resume_from(run *r, const char *folder) {
     native_file *f = NULL;
     trainer *t = &r->t;
-    TRY(native_open(&f, folder, true, r->e));
+    if (native_open(&f, folder, true, r->e) != OK)
+        return wrap(r->e, "cannot go on (without the folder %s the run goes on from the checkpoint before)", folder);
     const json_t *j = native_state(f);
     status s = json_get_int(j, "step", 0, 0, INT64_MAX, &t->step, r->e);
     if (s == OK) s = json_get_int(j, "updates", 0, 0, INT64_MAX, &t->updates, r->e);
@@ -257,7 +258,7 @@ static status load_weights(run *r, const model *from) {
         return s;
     }
     const bool base = !newest || r->c->lora.rank; /* adapters change weights that the checkpoint does not hold */
-    if (base && from) s = params_load(&r->t.p, from, r->e);
+    if (base && from && (s = params_load(&r->t.p, from, r->e)) != OK) wrap(r->e, "%s", r->c->model.path);
     if (base && !from) params_init(&r->t.p, &r->t.model, r->c->model.seed);
     if (s == OK) s = trainer_ready(&r->t, r->e);
     if (s == OK && newest) s = resume_from(r, newest);
@@ -312,11 +313,20 @@ static status write_run_files(const run *r) {
     const preset *p = c->model.init ? preset_find(c->model.path) : NULL;
     if (s == OK && p) s = make_directory(folder, r->e);
     if (s == OK && p) s = preset_write(p, folder, r->e);
-    if (s == OK && !p && is_directory(c->model.path)) s = model_folder_copy(c->model.path, folder, r->e);
+    if (s == OK && !p) s = model_folder_copy(c->model.path, folder, r->e);
     str_free(&text);
     free(path);
     free(folder);
     return s;
+}
+
+static status check_path(const train_config *c, error *e) {
+    const char *path = c->model.path;
+    if (is_directory(path) || file_exists(path) || (c->model.init && preset_find(path))) return OK;
+    if (preset_find(path))
+        return fail(e, ERR_FORMAT, "model.path: there is no folder %s; a preset's name wants model.init=true", path);
+    return fail(e, ERR_FORMAT, "model.path: there is no folder %s%s", path,
+                c->model.init ? ", and no preset of that name (hadal init --help lists them)" : "");
 }
 
 static status open_run(run *r) {
@@ -325,6 +335,7 @@ static status open_run(run *r) {
     model *from = NULL;
     r->own = *c;
     if (!r->own.training.threads) r->own.training.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    TRY(check_path(c, r->e));
     TRY(c->model.init ? preset_or_config(&m, c->model.path, r->e) : config_open(&m, c->model.path, r->e));
     if (!c->model.init) TRY(model_open(&from, c->model.path, r->e));
     if (from) m.num_nextn_predict_layers = from->n_mtp; /* those that the files have */
@@ -395,7 +406,13 @@ static status one_step(run *r, bool *stop) {
     step_metrics m;
     const double start = clock_seconds(), before = t->tokens;
     batch_source s = rows_of(r, r->train, (int64_t)t->rows, schedule_batch(c, t->tokens));
-    TRY(trainer_step(t, &s, &m, r->e));
+    const status done = trainer_step(t, &s, &m, r->e);
+    if (done == ERR_NOMEM)
+        return wrap(r->e,
+                    "%" PRId64 " rows of %" PRId64 " tokens at once are too many (training.micro_batch, data.seq_len; "
+                    "training.recompute=block takes less)",
+                    r->micro < r->rows_each ? r->micro : r->rows_each, c->data.options.seq_len);
+    TRY(done);
     m.seconds = clock_seconds() - start;
     m.tokens_per_second = (t->tokens - before) / m.seconds;
     m.memory = resident_bytes();
