@@ -127,7 +127,7 @@ install: all
 	install -m 644 $(BUILD)/libhadal.a $(DEST)/lib/
 	install -m 755 $(BUILD)/libhadal.so $(DEST)/lib/libhadal.so.0
 	ln -sf libhadal.so.0 $(DEST)/lib/libhadal.so
-	install -m 644 include/hadal.h $(DEST)/include/
+	install -m 644 include/hadal.h include/hadal_train.h $(DEST)/include/
 	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBS@|$(LDLIBS)|' tools/hadal.pc.in > $(DEST)/lib/pkgconfig/hadal.pc
 	$(BUILD)/hadal completion > $(DEST)/share/bash-completion/completions/hadal
 

@@ -76,14 +76,15 @@ static float from_bits(uint32_t u) {
 }
 
 /* Absolute values order like their bits, with infinity and then NaN on top: a tile with a NaN is NaN altogether. */
-float fp8_tile_scale(const float *x, int64_t n) {
+float fp8_tile_scale(const float *x, int64_t n, bool powers) {
     int32_t most = 0;
     for (int64_t i = 0; i < n; i++) {
         int32_t a = (int32_t)(bits(x[i]) & 0x7fffffffu);
         most = a > most ? a : most;
     }
     float amax = from_bits((uint32_t)most);
-    return (amax < 1e-4f ? 1e-4f : amax) / 448.0f;
+    const float s = (amax < 1e-4f ? 1e-4f : amax) / 448.0f;
+    return powers ? from_bits((bits(s) + 0x7fffffu) & 0x7f800000u) : s; /* any bit of the mantissa: the next power */
 }
 
 /* Three bits of mantissa down to 2^-6, multiples of 2^-9 below, which is one unit in the last place of 2^14. */
@@ -136,9 +137,9 @@ static void operand_task(void *arg, int64_t task, int thread) {
     int64_t k_padded = k_units(o) * UNIT;
     float *x = p->thread + (size_t)thread * THREAD_FLOATS, *scales = scales_of(o, k0 / UNIT) + r0;
     load_unit(o, r0, k0, x);
-    if (o->blocks) scales[0] = fp8_tile_scale(x, UNIT * UNIT);
+    if (o->blocks) scales[0] = fp8_tile_scale(x, UNIT * UNIT, p->q->fp8_powers);
     for (int64_t r = 0; r < UNIT; r++) {
-        scales[r] = o->blocks ? scales[0] : fp8_tile_scale(x + r * UNIT, UNIT);
+        scales[r] = o->blocks ? scales[0] : fp8_tile_scale(x + r * UNIT, UNIT, p->q->fp8_powers);
         if (r >= round_up(o->count - r0, GROUP)) break;
         if (o->lanes) {
             float row[UNIT], *to = o->values + (((r0 + r) / GROUP * k_padded) + k0) * GROUP + r % GROUP;

@@ -14,7 +14,7 @@ void fp8_linear_dw(queue *q, const product_dw *list, int count);
 
 /* The scale max(amax, 1e-4) / 448 of n numbers, and 128 numbers x / scale rounded to E4M3 (nearest even, saturating,
  * NaN stays NaN), as numbers. */
-float fp8_tile_scale(const float *x, int64_t n);
+float fp8_tile_scale(const float *x, int64_t n, bool powers);
 void fp8_tile_round(float *restrict to, const float *restrict x, float scale);
 
 #endif

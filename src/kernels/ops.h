@@ -33,6 +33,9 @@ compute queue_compute(const queue *q);
  * training wants, where an expert's rows may be cut in any way. */
 void queue_rows_alike(queue *q);
 
+/* COMPUTE_FP8: scales are powers of two from now on ("scale_fmt": "ue8m0"). */
+void queue_fp8_powers(queue *q);
+
 /* f(arg, task, thread) for all tasks on the queue's threads. */
 void queue_run(queue *q, int64_t tasks, void (*f)(void *arg, int64_t task, int thread), void *arg);
 

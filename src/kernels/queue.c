@@ -53,6 +53,10 @@ int queue_threads(const queue *q) {
     return q->threads;
 }
 
+void queue_fp8_powers(queue *q) {
+    q->fp8_powers = true;
+}
+
 void queue_rows_alike(queue *q) {
     q->rows_alike = true;
 }

@@ -39,6 +39,7 @@ struct queue {
     int threads;
     level level;
     compute compute; /* never COMPUTE_FP8: so it can index tables */
+    bool fp8_powers; /* scales of E4M3 rounded up to powers of two */
     bool fp8;        /* products of training in E4M3; all else as `compute` says, which is F32 then */
     const struct linear_micro *linear;
     const struct attn_micro *attn;

@@ -114,7 +114,7 @@ typedef struct objective {
     real indexer;           /* indexer_loss_scaling_factor / (layers * tokens of the step): factor of each token's KL */
     bool indexer_sparse;    /* attend to the chosen rows, KL over them; false: dense warm-up */
     bool language_model;    /* false: the indexer alone is trained, and only its backward runs */
-    bool high_head;         /* the head's products in F32 (FP8 training keeps it high) */
+    bool high;              /* head and MTP projection in F32: FP8 training keeps them high */
     double capacity_factor; /* <= 0: dropless */
     bool drop_by_probs;     /* drop the pairs of least weight; false: the last ones in (token, choice) order */
     bool capacity_per_row;  /* capacity counts for each batch row; false: for the whole call */

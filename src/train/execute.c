@@ -149,7 +149,7 @@ static part_call call_of(const pass *p, int64_t layer, int i, arena *keep, bool 
                        /* without the attention's backward nobody would make queries and keys again for the indexer */
                        .recompute = x->recompute & ~(p->goal->parts.language_model ? 0u : RECOMPUTE_MLA_UP),
                        .goal = &p->goal->parts,
-                       .stats = count ? &p->sums->layer[layer] : NULL,
+                       .stats = count && p->sums->layer ? &p->sums->layer[layer] : NULL,
                        .e = p->e};
 }
 
@@ -261,6 +261,14 @@ static void final_norm(const executor *x, const stage *s, const real *weight) {
     op_rmsnorm(x->q, s->y, hidden, s->h, hidden, weight, s->n, hidden, (real)x->m->cfg.rms_norm_eps);
 }
 
+static status main_forward(const pass *p, stage *s, const int32_t *ids) {
+    const executor *x = p->x;
+    embed(x, ids, s->n, s->h);
+    for (int64_t l = 0; l < x->m->cfg.num_hidden_layers; l++) TRY(block_forward(p, l, &s->x));
+    final_norm(x, s, x->m->outer.norm);
+    return OK;
+}
+
 /* Cross-entropy of the rows that have a target, a few at a time; adds to s->dy and the head's gradient. */
 static status head(const pass *p, stage *s, real factor, bool gradients, double *loss, int64_t *targets) {
     executor *x = p->x;
@@ -291,8 +299,7 @@ static status head(const pass *p, stage *s, real factor, bool gradients, double 
         if (!n) continue;
         op_linear(
             x->q,
-            &(product){.w = w, .x = rows, .ldx = hidden, .y = z, .ldy = vocab, .n = n, .f32 = p->goal->parts.high_head},
-            1);
+            &(product){.w = w, .x = rows, .ldx = hidden, .y = z, .ldy = vocab, .n = n, .f32 = p->goal->parts.high}, 1);
         op_cross_entropy(x->q, z, vocab, target, n, vocab, factor, each, best);
         TRY(queue_failed(x->q, e));
         for (int64_t t = 0; t < n; t++) {
@@ -304,15 +311,35 @@ static status head(const pass *p, stage *s, real factor, bool gradients, double 
         op_linear_dx(
             x->q,
             &(product_dx){
-                .w = w, .dy = z, .lddy = vocab, .dx = drows, .lddx = hidden, .n = n, .f32 = p->goal->parts.high_head},
+                .w = w, .dy = z, .lddy = vocab, .dx = drows, .lddx = hidden, .n = n, .f32 = p->goal->parts.high},
             1);
         product_dw sum = gradient_of(dw, z, vocab, rows, hidden, n);
-        sum.f32 = p->goal->parts.high_head;
+        sum.f32 = p->goal->parts.high;
         op_linear_dw(x->q, &sum, 1);
         for (int64_t t = 0; t < n; t++)
             for (int64_t j = 0; j < hidden; j++) s->dy[at[t] * hidden + j] += drows[t * hidden + j];
     }
     return OK;
+}
+
+status executor_logits(executor *x, const token_batch *b, const step_goal *goal, real *logits, error *e) {
+    step_sums none = {0};
+    const pass p = {x, goal, &none, e};
+    stage s = {.n = b->n, .target = b->target};
+    const int64_t hidden = x->m->cfg.hidden_size, vocab = x->m->cfg.vocab_size;
+    arena_reset(x->keep);
+    TRY(open_flow(&p, &s, b->doc, b->n_docs, b->row, b->n_rows));
+    TRY(main_forward(&p, &s, b->ids));
+    op_linear(x->q,
+              &(product){.w = &x->m->outer.head,
+                         .x = s.y,
+                         .ldx = hidden,
+                         .y = logits,
+                         .ldy = vocab,
+                         .n = s.n,
+                         .f32 = goal->parts.high},
+              1);
+    return queue_failed(x->q, e);
 }
 
 /* --- MTP --------------------------------------------------------------------------------------------------------- */
@@ -372,7 +399,15 @@ static status mtp_forward(const pass *p, int depth, const stage *before, stage *
         memcpy(s->p + i * hidden, rows + s->from[i] * hidden, (size_t)hidden * sizeof *s->p);
     op_rmsnorm(x->q, s->both, 2 * hidden, s->e, hidden, w->enorm, s->n, hidden, eps);
     op_rmsnorm(x->q, s->both + hidden, 2 * hidden, s->p, hidden, w->hnorm, s->n, hidden, eps);
-    op_linear(x->q, &(product){.w = &w->proj, .x = s->both, .ldx = 2 * hidden, .y = s->h, .ldy = hidden, .n = s->n}, 1);
+    op_linear(x->q,
+              &(product){.w = &w->proj,
+                         .x = s->both,
+                         .ldx = 2 * hidden,
+                         .y = s->h,
+                         .ldy = hidden,
+                         .n = s->n,
+                         .f32 = p->goal->parts.high},
+              1);
     TRY(block_forward(p, x->m->cfg.num_hidden_layers + depth - 1, &s->x));
     final_norm(x, s, w->norm);
     return OK;
@@ -389,9 +424,17 @@ static status mtp_backward(const pass *p, int depth, stage *before, const stage 
     TRY(block_backward(p, x->m->cfg.num_hidden_layers + depth - 1, s->dh));
     arena_reset(x->block);
     NEW(x->block, dboth, s->n * 2 * hidden);
-    op_linear_dx(
-        x->q, &(product_dx){.w = &w->proj, .dy = s->dh, .lddy = hidden, .dx = dboth, .lddx = 2 * hidden, .n = s->n}, 1);
+    op_linear_dx(x->q,
+                 &(product_dx){.w = &w->proj,
+                               .dy = s->dh,
+                               .lddy = hidden,
+                               .dx = dboth,
+                               .lddx = 2 * hidden,
+                               .n = s->n,
+                               .f32 = p->goal->parts.high},
+                 1);
     product_dw sum = gradient_of(&dw->proj, s->dh, hidden, s->both, 2 * hidden, s->n);
+    sum.f32 = p->goal->parts.high;
     op_linear_dw(x->q, &sum, 1);
     op_rmsnorm_dx(x->q, dboth, 2 * hidden, dw->enorm, dboth, 2 * hidden, s->e, hidden, w->enorm, s->n, hidden, eps,
                   false);
@@ -434,9 +477,7 @@ status execute(executor *x, const token_batch *b, const step_goal *goal, bool gr
     int depths = 0;
     arena_reset(x->keep);
     TRY(open_flow(&p, &s[0], b->doc, b->n_docs, b->row, b->n_rows));
-    embed(x, b->ids, b->n, s[0].h);
-    for (int64_t l = 0; l < x->m->cfg.num_hidden_layers; l++) TRY(block_forward(&p, l, &s[0].x));
-    final_norm(x, &s[0], x->m->outer.norm);
+    TRY(main_forward(&p, &s[0], b->ids));
     while (depths < x->m->n_mtp && depths < MOST_MTP && goal->mtp[depths] != 0) {
         depths++;
         TRY(open_mtp_stage(&p, b, depths, &s[depths - 1], &s[depths], &origin[depths], origin[depths - 1]));

@@ -40,6 +40,9 @@ int64_t mtp_targets(const token_batch *b, int depth);
 /* Adds the batch's losses to *sums and, when `gradients`, its gradients to the gradient model. */
 status execute(executor *x, const token_batch *b, const step_goal *goal, bool gradients, step_sums *sums, error *e);
 
+/* Logits of all rows, [n][vocab_size]; goal->parts says how parts run. */
+status executor_logits(executor *x, const token_batch *b, const step_goal *goal, real *logits, error *e);
+
 /* Sums with loads for this model, zeroed; freed with free_sums. */
 status open_sums(step_sums *out, const model_config *c, error *e);
 void zero_sums(step_sums *s, const model_config *c);

@@ -96,6 +96,7 @@ static status open_into(trainer *t, comm *world, error *e) {
     TRY(mesh_open(&t->net, world, c->training.expert_parallel, e));
     TRY(queue_open(&t->q, threads > 0 ? threads : 1, c->training.kernels, kinds[c->training.precision], e));
     queue_rows_alike(t->q);
+    if (t->model.fp8_ue8m0) queue_fp8_powers(t->q);
     const int64_t experts = t->model.n_routed_experts / t->net.ep.size;
     TRY(params_open(&t->p, &t->model, c, t->net.ep.rank * experts, (t->net.ep.rank + 1) * experts, e));
     TRY(params_model(&t->m, &t->model, &t->p, false, e));
@@ -172,7 +173,7 @@ static step_goal goal_of(const trainer *t, const step_counts *n) {
     g.parts = (objective){.balance = (real)(balance_alpha(c, m) / n->rows),
                           .indexer_sparse = !warm_up,
                           .language_model = !warm_up,
-                          .high_head = c->training.precision == PRECISION_FP8,
+                          .high = c->training.precision == PRECISION_FP8,
                           .capacity_factor = c->objective.capacity_factor,
                           .drop_by_probs = c->objective.drop_policy == DROP_PROBS,
                           .capacity_per_row = c->objective.capacity_per_row};

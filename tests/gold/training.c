@@ -248,3 +248,50 @@ void gold_training(gold *g, const char *folder, const char *file) {
     free(path);
     free(info);
 }
+
+/* --- FP8 activations --------------------------------------------------------------------------------------------- */
+
+static const double FP8_KL = 1e-4; /* mean KL of p7: a rounding flip in one code is possible */
+
+static status fp8_logits(trainer *t, train_config *c, const model *m, comm *world, const token_batch *b, float *logits,
+                         error *e) {
+    const step_goal goal = {.parts = {.language_model = true, .high = true}};
+    train_config_default(c);
+    c->training.precision = PRECISION_FP8;
+    c->training.threads = 2;
+    TRY(trainer_open(t, c, &m->cfg, world, e));
+    TRY(params_load(&t->p, m, e));
+    TRY(trainer_ready(t, e));
+    return executor_logits(t->x, b, &goal, logits, e);
+}
+
+void gold_fp8_activations(gold *g, const char *file, const safetensors *golden, const model *m) {
+    const tensor *ids = gold_find(golden, "ids.p7"), *wanted = gold_find(golden, "logits_fp8act.p7");
+    if (!ids || !wanted || m->cfg.fp8 == false) return;
+    const int64_t n = ids->dim[0], v = m->cfg.vocab_size, edges[] = {0, n};
+    int32_t *tokens = malloc((size_t)n * sizeof *tokens), *none = malloc((size_t)n * sizeof *none);
+    float *logits = malloc((size_t)(n * v) * sizeof *logits), *want = malloc((size_t)(n * v) * sizeof *want);
+    if (!tokens || !none || !logits || !want) abort();
+    memcpy(tokens, ids->data, (size_t)n * sizeof *tokens);
+    memcpy(want, wanted->data, (size_t)(n * v) * sizeof *want);
+    for (int64_t i = 0; i < n; i++) none[i] = -1;
+    const token_batch b = {
+        .n = n, .n_docs = 1, .n_rows = 1, .ids = tokens, .next = none, .target = none, .doc = edges, .row = edges};
+    trainer t = {0};
+    train_config c;
+    comm world;
+    error e;
+    status s = comm_self(&world, &e);
+    if (s == OK) s = fp8_logits(&t, &c, m, &world, &b, logits, &e);
+    if (s == OK) {
+        const gold_kl kl = gold_kl_of(want, logits, n, v);
+        gold_say(g, kl.mean <= FP8_KL, file, "logits_fp8act.p7", "mean KL %.2e, largest %.2e", kl.mean, kl.max);
+    } else {
+        gold_say(g, false, file, "logits_fp8act.p7", "%s", e.text);
+    }
+    trainer_close(&t);
+    free(tokens);
+    free(none);
+    free(logits);
+    free(want);
+}

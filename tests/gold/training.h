@@ -4,7 +4,11 @@
 #define HADAL_TESTS_GOLD_TRAINING_H
 
 #include "compare.h"
+#include "model/model.h"
 
 void gold_training(gold *g, const char *folder, const char *file);
+
+/* Logits of an FP8 checkpoint whose activations are rounded to FP8, too: what `precision: fp8` computes forward. */
+void gold_fp8_activations(gold *g, const char *file, const safetensors *golden, const model *m);
 
 #endif

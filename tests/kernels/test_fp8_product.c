@@ -43,7 +43,7 @@ static void test_quantisation(void **state) {
             x[j] = (float)(rng_normal(1, 2, i + j) * exp2(rng_uniform(1, 3, i / FP8_BLOCK) * 40 - 20));
             amax = fmaxf(amax, fabsf(x[j]));
         }
-        float scale = fp8_tile_scale(x, FP8_BLOCK);
+        float scale = fp8_tile_scale(x, FP8_BLOCK, false);
         assert_true(scale == fmaxf(amax, 1e-4f) / 448.0f);
         fp8_tile_round(q, x, scale);
         for (int j = 0; j < FP8_BLOCK; j++) assert_true(q[j] == e4m3_to_f32(f32_to_e4m3(x[j] / scale)));
@@ -58,9 +58,10 @@ static void test_quantisation(void **state) {
         assert_true(isnan(want) ? isnan(q[j]) : q[j] == want && !signbit(q[j]) == !signbit(want));
     }
     memset(x, 0, sizeof x);
-    assert_true(fp8_tile_scale(x, FP8_BLOCK) == 1e-4f / 448.0f);
+    assert_true(fp8_tile_scale(x, FP8_BLOCK, false) == 1e-4f / 448.0f);
+    assert_true(fp8_tile_scale(x, FP8_BLOCK, true) == 0x1p-22f); /* 2.2e-7 -> 2.4e-7 */
     x[77] = NAN;
-    assert_true(isnan(fp8_tile_scale(x, FP8_BLOCK)));
+    assert_true(isnan(fp8_tile_scale(x, FP8_BLOCK, false)));
 }
 
 /* --- products ---------------------------------------------------------------------------------------------------- */
