@@ -169,6 +169,28 @@ static void expert_parallel_changes_no_bit(void **unused) {
     }
 }
 
+static void spoil_last_experts(trainer *t) {
+    for (int64_t i = 0; i < t->p.count; i++)
+        if (t->p.list[i].expert >= 12) t->p.w[t->p.list[i].first] = NAN;
+}
+
+/* One rank of four has experts that are not finite: all skip the step, and nothing moves. */
+static void what_one_rank_finds_all_skip(void **unused) {
+    (void)unused;
+    training c;
+    trained r;
+    error e = {0};
+    assert_int_equal(training_open(&c, "v3_mtp", rows, &e), OK);
+    c.cfg.training.ranks = c.cfg.training.expert_parallel = 4;
+    c.cfg.optimizer.weight_decay = 0.1;
+    c.micro = 2;
+    c.prepare = spoil_last_experts;
+    if (train(&c, &r, &e) != OK) fail_msg("%s", e.text);
+    for (int s = 0; s < r.steps; s++) assert_true(r.step[s].skipped && !isfinite(r.step[s].grad_norm));
+    assert_memory_equal(r.w0, r.p.w, (size_t)r.p.total * sizeof *r.w0);
+    trained_close(&r);
+}
+
 static void a_failing_rank_ends_all(void **unused) {
     (void)unused;
     for (int ep = 1; ep <= 2; ep++) {
@@ -191,6 +213,7 @@ int main(void) {
                                        cmocka_unit_test(accumulation),
                                        cmocka_unit_test(zero_changes_no_bit),
                                        cmocka_unit_test(expert_parallel_changes_no_bit),
+                                       cmocka_unit_test(what_one_rank_finds_all_skip),
                                        cmocka_unit_test(a_failing_rank_ends_all)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
