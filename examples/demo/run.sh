@@ -1,6 +1,6 @@
 #!/bin/sh
-# What hadal does, on a small model of DeepSeek-V3's shape with random weights: made, looked at, run, converted from FP8
-# to BF16, checked, measured. Downloads nothing; everything happens in a temporary folder.
+# What hadal does: a small model of our own thinks and answers; it is trained further for a moment; a random FP8 checkpoint
+# of V3's shape is made, converted, checked, measured. Downloads nothing; everything happens in a temporary folder.
 # usage: examples/demo/run.sh build/hadal
 set -e
 hadal=$1
@@ -9,14 +9,23 @@ trap 'rm -rf "$dir"' EXIT
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 say() { printf '$ %s\n' "$*" | sed "s|$hadal|hadal|g; s|$dir|/tmp/demo|g"; "$@"; }
 
+step 'models/tiny: 757,000 parameters of V3 architecture that add digits modulo 10, thinking first'
+say "$hadal" run models/tiny -p "c7+8-3+5-9"
+printf '$ hadal chat models/tiny\n'
+printf 'c1+2+3+4+5\nc9-8-7-6-5\n' | "$hadal" chat models/tiny
+step 'How often is it right, on sums that it never saw?'
+say "$hadal" eval models/tiny --task tiny-r1:calc --limit 100 --temperature 0
+
+step 'How such a model begins: data, random weights, 60 steps (the whole recipe: examples/tiny/train.sh)'
+say "$hadal" data tiny-r1 "$dir/clean.jsonl" --task calc --documents 3000
+say "$hadal" train examples/tiny/pretrain.yaml model.path=tiny model.init=true data.train="$dir/clean.jsonl" \
+    training.steps=60 schedule.decay_steps=20 checkpoint.folder="$dir/run" --quiet
+say "$hadal" plot "$dir/run" --output "$dir/curves.svg"
+tail -n 1 "$dir/run/metrics.jsonl" | cut -c 1-150
+
 step 'A random checkpoint: FP8 weights with 128x128 block scales, MTP layer, tokenizer'
 say "$hadal" init examples/demo/model "$dir/fp8" --seed 1
 say "$hadal" info "$dir/fp8"
-
-step 'An answer (the weights are noise, and so is the text)'
-say "$hadal" run "$dir/fp8" -p "The deepest part of the sea" --max-tokens 48 --seed 7 --ignore-eos
-step 'The same with drafts of the MTP layer: greedy text, checked token by token'
-say "$hadal" run "$dir/fp8" -p "The deepest part of the sea" --max-tokens 48 --temperature 0 --drafts 2 --ignore-eos --stats
 
 step 'FP8 to BF16, as a Hugging Face folder'
 say "$hadal" convert "$dir/fp8" "$dir/bf16" --to bf16
