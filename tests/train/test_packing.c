@@ -296,7 +296,7 @@ static void derivatives_of_two_depths(void **unused) {
         memcpy(w, p->w, (size_t)p->total * sizeof *w);
         for (int64_t i = 0; i < p->count; i++) {
             const param *x = &p->list[i];
-            if (x->buffer || x->expert > 1) continue;
+            if (x->buffer || x->expert > 0) continue;
             double length = 0;
             for (int64_t j = 0; j < x->n; j++) length += (double)g[x->first + j] * g[x->first + j];
             length = sqrt(length);

@@ -31,7 +31,9 @@ typedef struct layout {
     int64_t micro;
 } layout;
 
-static void run_model(const char *folder, const char *text, const layout *l, trained *out) {
+enum { MUON = 3 }; /* beside the precisions, which are AdamW's */
+
+static void run_model(const char *folder, const char *text, const layout *l, int numbers, trained *out) {
     training c;
     error e = {0};
     if (training_open(&c, folder, text, &e) != OK) fail_msg("%s", e.text);
@@ -39,12 +41,14 @@ static void run_model(const char *folder, const char *text, const layout *l, tra
     c.cfg.training.ranks = l->ranks;
     c.cfg.training.expert_parallel = l->ep;
     c.cfg.training.zero = l->zero;
+    c.cfg.optimizer.kind = numbers == MUON ? OPTIMIZER_MUON : OPTIMIZER_ADAMW;
+    c.cfg.training.precision = numbers == MUON ? PRECISION_F32 : (precision)numbers;
     c.micro = l->micro;
     if (train(&c, out, &e) != OK) fail_msg("%s: %s", l->name, e.text);
 }
 
 static void run(const layout *l, trained *out) {
-    run_model("v3_mtp", rows, l, out);
+    run_model("v3_mtp", rows, l, PRECISION_F32, out);
 }
 
 /* NaN: not part of this run. */
@@ -116,12 +120,12 @@ static void other_families(void **unused) {
     static const char *const folders[] = {"v2_lite", "v32", "qwen2"};
     for (int i = 0; i < 3; i++) {
         trained want, got;
-        run_model(folders[i], long_rows, &one, &want);
-        run_model(folders[i], long_rows, &two, &got);
+        run_model(folders[i], long_rows, &one, PRECISION_F32, &want);
+        run_model(folders[i], long_rows, &two, PRECISION_F32, &got);
         same_step(folders[i], &got, &want);
         trained_close(&got);
         for (int j = 0; j < 2 && want.p.shared < want.p.count; j++) {
-            run_model(folders[i], long_rows, j ? &more : &ep, &got);
+            run_model(folders[i], long_rows, j ? &more : &ep, PRECISION_F32, &got);
             same_step(folders[i], &got, &want);
             trained_close(&got);
         }
@@ -144,29 +148,29 @@ static void accumulation(void **unused) {
     trained_close(&want);
 }
 
+/* Two layouts, in all number types and with both optimizers. */
+static void equal_bits(const layout *a, const layout *b) {
+    for (int numbers = 0; numbers <= MUON; numbers++) {
+        trained x, y;
+        run_model("v3_mtp", rows, a, numbers, &x);
+        run_model("v3_mtp", rows, b, numbers, &y);
+        same_bits(&x, &y, LOADS);
+        trained_close(&x), trained_close(&y);
+    }
+}
+
 static void zero_changes_no_bit(void **unused) {
     (void)unused;
-    static const layout with = {"ZeRO", 2, 1, true, 4}, without = {"no ZeRO", 2, 1, false, 4};
-    trained a, b;
-    run(&with, &a);
-    run(&without, &b);
-    same_bits(&a, &b, LOADS);
-    trained_close(&a), trained_close(&b);
+    equal_bits(&(layout){"ZeRO", 2, 1, true, 2}, &(layout){"no ZeRO", 2, 1, false, 2});
+    equal_bits(&(layout){"EP2, ZeRO", 4, 2, true, 1}, &(layout){"EP2, no ZeRO", 4, 2, false, 1});
 }
 
 /* Ranks that share experts add up their rows in the order of the ranks: to the last bit what ranks do that have all
  * experts each and add up their gradients. */
 static void expert_parallel_changes_no_bit(void **unused) {
     (void)unused;
-    static const layout list[][2] = {{{"EP2", 2, 2, true, 4}, {"DP2", 2, 1, true, 4}},
-                                     {{"EP4", 4, 4, true, 2}, {"DP4", 4, 1, true, 2}}};
-    for (int i = 0; i < 2; i++) {
-        trained a, b;
-        run(&list[i][0], &a);
-        run(&list[i][1], &b);
-        same_bits(&a, &b, LOADS);
-        trained_close(&a), trained_close(&b);
-    }
+    equal_bits(&(layout){"EP2", 2, 2, true, 4}, &(layout){"DP2", 2, 1, true, 4});
+    equal_bits(&(layout){"EP4", 4, 4, true, 2}, &(layout){"DP4", 4, 1, true, 2});
 }
 
 static void spoil_last_experts(trainer *t) {

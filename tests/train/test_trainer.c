@@ -323,6 +323,28 @@ static void clipping_is_by_the_norm(void **unused) {
     }
 }
 
+/* Validation: the same mean as a step's, over whatever micro-batches, and nothing has changed. */
+static void the_loss_alone(void **unused) {
+    (void)unused;
+    for (int v = 0; v < VARIANTS; v++) {
+        training c = setup(&variants[v]);
+        bench b;
+        double loss;
+        c.micro = 1 + v % 2;
+        bench_open(&b, c);
+        bench_step(&b);
+        state(&b, false);
+        const trainer before = b.t;
+        assert_ok(trainer_loss(&b.t, &b.source, &loss, &e_));
+        state(&b, true);
+        assert_true(b.t.step == before.step && b.t.updates == before.updates && b.t.tokens == before.tokens);
+        assert_true(b.t.rows == before.rows && b.t.norm_mean == before.norm_mean);
+        const step_metrics m = bench_step(&b);
+        assert_true(loss == m.lm_loss && loss > 0);
+        bench_close(&b);
+    }
+}
+
 /* --- masks ------------------------------------------------------------------------------------------------------- */
 
 static training with_biases(const char *folder, precision p) {
@@ -480,11 +502,11 @@ static distance distance_of(const params *a, const params *b) {
 /* Gradients in BF16 and FP8 of the checkpoints of the reference trainings, against F32. Every expert and every row is
  * chosen: a choice that rounding turns over is another function, not a rounding.
  *
- * BF16   8 bits: an operand is off by at most 2^-9, 0.6 of it in the mean square, a product by 1.6e-3; a gradient
- * passes some 15 to 40 of them one after the other: 0.6 to 1e-2, and twice that where softmax takes differences. FP8 4
- * bits: 2^-4 / sqrt(12) to 2^-5: 3e-2 and 4e-2 a product, 15 to 40 products: 0.15 to 0.25. An indexer's gradient is the
- * difference of two distributions that are near each other, times relu': five times as far off. Losses are means over
- * some 50 tokens: within 1 %; the warm-up's is such a difference itself: 5 %. */
+ * BF16 has 8 bits: an operand is off by at most 2^-9, 1.1e-3 in the mean square, a product by 1.6e-3; a gradient passes
+ * some 15 to 40 of them one after the other, which makes 0.6 to 1e-2, and twice that where softmax takes differences.
+ * E4M3 has 4 bits: an operand is off by at most 2^-4, 2.6e-2 in the mean square, a product by 4e-2: 0.15 to 0.25. An
+ * indexer's gradient is the difference of two distributions that are near each other, times relu': five times as far
+ * off. Losses are means over some 50 tokens: within 1 %; the warm-up's is such a difference itself: 5 %. */
 static void other_number_types(void **unused) {
     (void)unused;
     static const variant list[] = {{"qwen2", "qwen2", DSA_OFF},
@@ -581,6 +603,7 @@ int main(void) {
                                        cmocka_unit_test(an_infinite_gradient_is_skipped),
                                        cmocka_unit_test(a_spike_is_skipped),
                                        cmocka_unit_test(clipping_is_by_the_norm),
+                                       cmocka_unit_test(the_loss_alone),
                                        cmocka_unit_test(biases_alone),
                                        cmocka_unit_test(frozen_weights),
                                        cmocka_unit_test(learning_rate_groups),
