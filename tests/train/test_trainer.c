@@ -20,14 +20,16 @@ static const char rows[] = "30|28 3|9 4|26 1", short_rows[] = "20|9 4|24|17 3";
 typedef struct variant {
     const char *name, *folder;
     dsa_stage dsa;
+    bool mtp; /* with an MTP layer more, and random weights */
 } variant;
 
-static const variant variants[] = {{"MLA, experts, MTP", "v3_mtp", DSA_OFF},
-                                   {"softmax routing", "v2_lite", DSA_OFF},
-                                   {"indexer's warm-up", "v32", DSA_DENSE_WARMUP},
-                                   {"sparse attention", "v32", DSA_SPARSE},
-                                   {"GQA", "qwen2", DSA_OFF}};
-enum { VARIANTS = 5 };
+static const variant variants[] = {{"MLA, experts, MTP", "v3_mtp", DSA_OFF, false},
+                                   {"softmax routing", "v2_lite", DSA_OFF, false},
+                                   {"indexer's warm-up", "v32", DSA_DENSE_WARMUP, false},
+                                   {"sparse attention", "v32", DSA_SPARSE, false},
+                                   {"GQA", "qwen2", DSA_OFF, false},
+                                   {"sparse attention, MTP", "v32", DSA_SPARSE, true}};
+enum { VARIANTS = sizeof variants / sizeof *variants };
 
 static training setup(const variant *v) {
     training c;
@@ -35,13 +37,14 @@ static training setup(const variant *v) {
     c.micro = 2;
     c.cfg.objective.dsa = v->dsa;
     c.cfg.objective.indexer_loss_scaling_factor = 0.5;
+    if (v->mtp) c.folder = NULL, c.model.num_nextn_predict_layers = 1, c.model.initializer_range = 0.1;
     if (v->dsa == DSA_DENSE_WARMUP)
         c.cfg.objective.trainable_parameters_mask = (string_list){.item = {".*indexer.*"}, .n = 1};
     return c;
 }
 
 static training setup_folder(const char *folder) {
-    return setup(&(variant){folder, folder, DSA_OFF});
+    return setup(&(variant){folder, folder, DSA_OFF, false});
 }
 
 static size_t loads_size(const training *c) {
@@ -509,13 +512,13 @@ static distance distance_of(const params *a, const params *b) {
  * off. Losses are means over some 50 tokens: within 1 %; the warm-up's is such a difference itself: 5 %. */
 static void other_number_types(void **unused) {
     (void)unused;
-    static const variant list[] = {{"qwen2", "qwen2", DSA_OFF},
-                                   {"v2_lite", "v2_lite", DSA_OFF},
-                                   {"v3", "v3", DSA_OFF},
-                                   {"v3_mtp", "v3_mtp", DSA_OFF},
-                                   {"v3_mtp_prenorm", "v3_mtp_prenorm", DSA_OFF},
-                                   {"v32_dense_warmup", "v32_dense_warmup", DSA_DENSE_WARMUP},
-                                   {"v32_sparse", "v32_sparse", DSA_SPARSE}};
+    static const variant list[] = {{"qwen2", "qwen2", DSA_OFF, false},
+                                   {"v2_lite", "v2_lite", DSA_OFF, false},
+                                   {"v3", "v3", DSA_OFF, false},
+                                   {"v3_mtp", "v3_mtp", DSA_OFF, false},
+                                   {"v3_mtp_prenorm", "v3_mtp_prenorm", DSA_OFF, false},
+                                   {"v32_dense_warmup", "v32_dense_warmup", DSA_DENSE_WARMUP, false},
+                                   {"v32_sparse", "v32_sparse", DSA_SPARSE, false}};
     static const distance most[] = {{0}, {2e-2, 4e-2, 0.2}, {0.25, 0.6, 0.6}};
     const char *shared = getenv("HADAL_SHARED");
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -526,7 +529,7 @@ static void other_number_types(void **unused) {
         if (!(f = fopen(path, "r"))) skip();
         fclose(f);
         *strrchr(path, '/') = 0;
-        training c = setup(&(variant){list[i].name, path, list[i].dsa});
+        training c = setup(&(variant){list[i].name, path, list[i].dsa, false});
         trained want, got;
         c.rows = "21|21|21";
         c.micro = 3;
