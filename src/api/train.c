@@ -49,22 +49,29 @@ static int on_progress(void *arg, uint64_t done, uint64_t total, const char *wha
     return t->o->progress ? t->o->progress(t->o->arg, done, total, what) : 0;
 }
 
-/* The newest checkpoint as a Hugging Face folder beside the steps, when there is none yet. */
+/* The newest checkpoint as a Hugging Face folder beside the steps, when there is none yet. With adapters: the merged
+ * weights, which are not kept otherwise. */
 static status export_folder(train_call *t, json_t *result, error *e) {
-    char *newest = NULL, name[32], *out = NULL;
+    const char *run = t->c.checkpoint.folder;
+    char *from = NULL, name[32], *out = NULL;
     int64_t step = 0;
-    status s = checkpoint_newest(t->c.checkpoint.folder, &newest, &step, e);
+    status s = checkpoint_newest(run, &from, &step, e);
     snprintf(name, sizeof name, "hf-%08lld", (long long)step);
-    if (s == OK && newest && !(out = path_join(t->c.checkpoint.folder, name))) s = fail(e, ERR_NOMEM, "memory is out");
+    if (s == OK && t->c.lora.rank) {
+        free(from);
+        from = path_join(run, "merged");
+    }
+    if (s == OK && from && !(out = path_join(run, name))) s = fail(e, ERR_NOMEM, "memory is out");
     if (s == OK && out && !is_directory(out)) {
-        convert_options c = {.in = newest, .out = out, .to = CONVERT_SAME, .progress = on_progress, .progress_arg = t};
+        convert_options c = {.in = from, .out = out, .to = CONVERT_SAME, .progress = on_progress, .progress_arg = t};
         convert_result r = {0};
         s = pool_open(&c.threads, api_threads(t->c.training.threads), e);
         if (s == OK) s = convert_run(&c, &r, e);
         pool_close(c.threads);
     }
+    if (s == OK && t->c.lora.rank) s = native_remove(from, e);
     if (out) json_object_set_new(result, "exported", json_string(out));
-    free(newest);
+    free(from);
     free(out);
     return s;
 }
@@ -81,7 +88,7 @@ static status train(const hadal_train_options *o, arena *mem, char **json, error
     if (!j) return fail(e, ERR_NOMEM, "memory is out");
     if (r.loss == r.loss) json_object_set_new(j, "loss", json_real(r.loss));
     if (r.validation_loss == r.validation_loss) json_object_set_new(j, "validation_loss", json_real(r.validation_loss));
-    status s = t.c.checkpoint.export && !r.stopped && !t.c.lora.rank ? export_folder(&t, j, e) : OK;
+    status s = t.c.checkpoint.export && !r.stopped ? export_folder(&t, j, e) : OK;
     if (s != OK) {
         json_decref(j);
         return s;

@@ -44,6 +44,7 @@ typedef struct train_config {
     struct {
         const char *path; /* a Hugging Face folder (weights and all), or a config.json or preset name with `init` */
         bool init;        /* start from random weights */
+        bool new_mtp;     /* MTP layers that the files lack begin with random weights; else they are left out */
         uint64_t seed;
     } model;
     struct {

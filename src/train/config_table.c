@@ -18,6 +18,8 @@ const config_option config_options[] = {
     {"model", "path", O_TEXT, AT(model.path),
      .help = "a Hugging Face folder; with init: a config.json, its folder or a preset (see hadal init). Required"},
     {"model", "init", O_BOOL, AT(model.init), .help = "start from random weights"},
+    {"model", "new_mtp", O_BOOL, AT(model.new_mtp),
+     .help = "MTP layers that config.json has and the files lack begin with random weights; else they are left out"},
     {"model", "seed", O_SEED, AT(model.seed), .help = "of random weights and of LoRA's"},
 
     {"data", "train", O_LIST, AT(data.train),

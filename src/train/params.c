@@ -168,7 +168,9 @@ static status load_one(const load_call *l, const param *x) {
 
 status params_load(params *p, const model *from, error *e) {
     const load_call l = {p, from, e};
-    for (int64_t i = 0; i < p->count; i++) TRY(load_one(&l, &p->list[i]));
+    const int64_t layers = from->cfg.num_hidden_layers + from->n_mtp;
+    for (int64_t i = 0; i < p->count; i++)
+        if (p->list[i].layer < layers) TRY(load_one(&l, &p->list[i]));
     return OK;
 }
 
@@ -176,17 +178,22 @@ typedef struct init_call {
     params *p;
     const model_config *m;
     uint64_t seed;
-    int64_t next[2];
+    int64_t first_layer, next[2];
 } init_call;
 
 static status init_one(void *arg, const weight_item *w) {
     init_call *c = arg;
     int64_t *next = &c->next[w->expert >= 0];
-    if (*next < c->p->count && strcmp(c->p->list[*next].name, w->name) == 0)
-        init_fill(c->m, c->seed, w, c->p->w + c->p->list[(*next)++].first);
+    if (*next >= c->p->count || strcmp(c->p->list[*next].name, w->name) != 0) return OK;
+    if (w->layer >= c->first_layer) init_fill(c->m, c->seed, w, c->p->w + c->p->list[*next].first);
+    ++*next;
     return OK;
 }
 
 void params_init(params *p, const model_config *m, uint64_t seed) {
-    model_each_weight(m, init_one, &(init_call){p, m, seed, {0, p->shared}});
+    params_init_layers(p, m, seed, -1);
+}
+
+void params_init_layers(params *p, const model_config *m, uint64_t seed, int64_t first_layer) {
+    model_each_weight(m, init_one, &(init_call){p, m, seed, first_layer, {0, p->shared}});
 }

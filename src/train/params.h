@@ -38,9 +38,11 @@ int64_t params_find(const params *p, const char *name); /* its number, -1: none 
 /* The model whose weights lie in p->w (gradients: in p->g, of the trainable weights). Freed with model_close. */
 status params_model(model **out, const model_config *m, const params *p, bool gradients, error *e);
 
-/* Weights from an opened Hugging Face folder, widened to F32 (FP8: code times scale). NaN and infinity are errors. */
+/* Weights from an opened Hugging Face folder, widened to F32 (FP8: code times scale). NaN and infinity are errors. MTP
+ * layers that it lacks keep what they have. */
 status params_load(params *p, const model *from, error *e);
 /* Random weights (model/init.h). */
 void params_init(params *p, const model_config *m, uint64_t seed);
+void params_init_layers(params *p, const model_config *m, uint64_t seed, int64_t first_layer); /* from there on */
 
 #endif

@@ -260,6 +260,8 @@ static status load_weights(run *r, const model *from) {
     const bool base = !newest || r->c->lora.rank; /* adapters change weights that the checkpoint does not hold */
     if (base && from && (s = params_load(&r->t.p, from, r->e)) != OK) wrap(r->e, "%s", r->c->model.path);
     if (base && !from) params_init(&r->t.p, &r->t.model, r->c->model.seed);
+    if (base && from)
+        params_init_layers(&r->t.p, &r->t.model, r->c->model.seed, from->cfg.num_hidden_layers + from->n_mtp);
     if (s == OK) s = trainer_ready(&r->t, r->e);
     if (s == OK && newest) s = resume_from(r, newest);
     free(newest);
@@ -338,7 +340,7 @@ static status open_run(run *r) {
     TRY(check_path(c, r->e));
     TRY(c->model.init ? preset_or_config(&m, c->model.path, r->e) : config_open(&m, c->model.path, r->e));
     if (!c->model.init) TRY(model_open(&from, c->model.path, r->e));
-    if (from) m.num_nextn_predict_layers = from->n_mtp; /* those that the files have */
+    if (from && !c->model.new_mtp) m.num_nextn_predict_layers = from->n_mtp; /* those that the files have */
     r->source = origin_of(from);
     status s = trainer_open(&r->t, &r->own, &m, r->world, r->e);
     if (s == OK) s = load_weights(r, from);
@@ -430,6 +432,36 @@ static status one_step(run *r, bool *stop) {
     return OK;
 }
 
+/* All weights with the adapters in them, as a checkpoint of one shard that `hadal convert` takes. */
+static status write_merged(run *r, const char *folder) {
+    const params *p = &r->t.p;
+    slices s = {.list = calloc((size_t)p->count, sizeof *s.list), .names = calloc((size_t)p->count, sizeof *s.names)};
+    native_shard written = {0};
+    status a = s.list && s.names ? native_begin(folder, r->e) : fail(r->e, ERR_NOMEM, "memory is out");
+    for (int64_t i = 0; a == OK && i < p->count; i++) add_slice(&s, &p->list[i], "", DT_F32, p->w + p->list[i].first);
+    if (a == OK) a = native_write_shard(folder, 0, s.list, s.count, &written, r->e);
+    if (a == OK) a = native_finish(folder, &written, 1, r->source, r->e);
+    if (a != OK) native_abort(folder);
+    native_shard_free(&written);
+    free_slices(&s);
+    return a;
+}
+
+/* FOLDER/adapter in PEFT's layout; FOLDER/merged for the export. */
+static status save_adapter(run *r) {
+    const train_config *c = r->c;
+    char *adapter = path_join(c->checkpoint.folder, "adapter"), *merged = path_join(c->checkpoint.folder, "merged");
+    status s =
+        adapter && merged ? lora_save(r->t.lora, adapter, c->model.path, r->e) : fail(r->e, ERR_NOMEM, "memory is out");
+    if (s == OK && c->checkpoint.export) {
+        lora_apply(r->t.lora, r->t.q, &r->t.p);
+        s = write_merged(r, merged);
+    }
+    free(adapter);
+    free(merged);
+    return s;
+}
+
 static status steps(run *r) {
     const train_config *c = r->c;
     const double start = clock_seconds();
@@ -442,13 +474,7 @@ static status steps(run *r) {
         r->result->seconds = clock_seconds() - start;
         r->result->validation_loss = r->validated;
         r->result->stopped = stop && r->t.step < c->training.steps;
-        if (r->t.lora) {
-            char *folder = path_join(c->checkpoint.folder, "adapter");
-            status s =
-                folder ? lora_save(r->t.lora, folder, c->model.path, r->e) : fail(r->e, ERR_NOMEM, "memory is out");
-            free(folder);
-            TRY(s);
-        }
+        if (r->t.lora) TRY(save_adapter(r));
     }
     return OK;
 }
