@@ -30,6 +30,7 @@ typedef struct run { /* one rank's */
     int64_t first_row, rows_each; /* of the step under way: this rank's rows */
     dataset *from;                /* which data the batch source reads */
     int64_t micro;
+    int32_t *masked;  /* targets of a row that does not count */
     double validated; /* the last validation loss, NaN: none yet */
     int64_t saved;    /* step of the last checkpoint, -1: none */
     error *e;
@@ -94,10 +95,23 @@ static status open_tokenizer(run *r) {
     return tokenizer_open(&r->tok, folder, r->e);
 }
 
-/* This rank's share of rows, `micro` at a time. */
+/* A row whose loss does not count. */
+static status get_nothing(run *r, token_batch *out, error *e) {
+    TRY(dataset_rows(r->from, r->first_row, 1, out, e));
+    if (!r->masked && !(r->masked = malloc((size_t)r->c->data.options.seq_len * sizeof *r->masked)))
+        return fail(e, ERR_NOMEM, "memory is out");
+    for (int64_t i = 0; i < out->n; i++) r->masked[i] = -1;
+    out->target = r->masked;
+    out->n_targets = 0;
+    return OK;
+}
+
+/* This rank's share of rows, `micro` at a time. All ranks have as many micro-batches, since those that share experts
+ * meet in each; in a validation a rank may have a row less than another. */
 static status get_batch(void *arg, int64_t i, token_batch *out, error *e) {
-    const run *r = arg;
+    run *r = arg;
     const int64_t first = i * r->micro, left = r->rows_each - first;
+    if (left <= 0) return get_nothing(r, out, e);
     return dataset_rows(r->from, r->first_row + first, left < r->micro ? left : r->micro, out, e);
 }
 
@@ -107,7 +121,7 @@ static batch_source rows_of(run *r, dataset *d, int64_t first, int64_t rows) {
     r->micro = r->c->training.micro_batch;
     r->rows_each = each + (rank < more);
     r->first_row = first + rank * each + (rank < more ? rank : more);
-    return (batch_source){get_batch, r, (r->rows_each + r->micro - 1) / r->micro};
+    return (batch_source){get_batch, r, (each + (more > 0) + r->micro - 1) / r->micro};
 }
 
 /* --- state ------------------------------------------------------------------------------------------------------- */
@@ -371,6 +385,7 @@ static void close_run(run *r) {
     tokenizer_close(r->tok);
     trainer_close(&r->t);
     json_decref(r->source);
+    free(r->masked);
 }
 
 /* --- steps ------------------------------------------------------------------------------------------------------- */
