@@ -57,7 +57,7 @@ static status export_folder(train_call *t, json_t *result, error *e) {
     int64_t step = 0;
     status s = checkpoint_newest(run, &from, &step, e);
     snprintf(name, sizeof name, "hf-%08lld", (long long)step);
-    if (s == OK && t->c.lora.rank) {
+    if (s == OK && trains_adapters(&t->c)) {
         free(from);
         from = path_join(run, "merged");
     }
@@ -69,7 +69,7 @@ static status export_folder(train_call *t, json_t *result, error *e) {
         if (s == OK) s = convert_run(&c, &r, e);
         pool_close(c.threads);
     }
-    if (s == OK && t->c.lora.rank) s = native_remove(from, e);
+    if (s == OK && trains_adapters(&t->c)) s = native_remove(from, e);
     if (out) json_object_set_new(result, "exported", json_string(out));
     free(from);
     free(out);

@@ -367,7 +367,8 @@ static status apply_preset(const reader *r) {
 static status check_required(const reader *r) {
     const train_config *c = r->c;
     if (!c->model.path) return bad_at(r, "model", "path", "is missing: which model is to be trained?");
-    if (!c->data.train.n) return bad_at(r, "data", "train", "is missing: which files are the training data?");
+    if (!c->data.train.n && c->training.steps)
+        return bad_at(r, "data", "train", "is missing: which files are the training data?");
     if (!c->checkpoint.folder)
         return bad_at(r, "checkpoint", "folder", "is missing: where shall checkpoints and metrics go?");
     return OK;

@@ -107,7 +107,8 @@ typedef struct train_config {
         int n_phases;
     } schedule;
     struct {
-        int rank; /* 0: off */
+        const char *adapter; /* folder of an adapter to go on from (its rank, alpha and modules); NULL: a new one */
+        int rank;            /* of a new one; 0: none */
         double alpha;
         string_list target_modules; /* regular expressions over names of linear weights */
     } lora;
@@ -136,6 +137,11 @@ void train_config_default(train_config *out);
 status train_config_write(const train_config *c, str *out, error *e);
 /* Every key with its default and help, as text for `hadal train --keys` and docs. */
 status train_config_help(str *out);
+
+/* Are adapters trained instead of weights? */
+static inline bool trains_adapters(const train_config *c) {
+    return c->lora.adapter || c->lora.rank;
+}
 
 /* Learning rate and batch of step `step` (0-based) that begins after `tokens` tokens. Pure. */
 double schedule_lr(const train_config *c, int64_t step, double tokens);

@@ -46,7 +46,8 @@ const config_option config_options[] = {
      .help = "token that ends a document: an id, none, or auto: the model's"},
     {"data", "chat_template", O_TEXT, AT(data.options.chat_template), .help = "instead of the tokenizer's own"},
 
-    {"training", "steps", O_INT, AT(training.steps), .value = 1000, .min = 1, .max = BIG, .help = "optimizer steps"},
+    {"training", "steps", O_INT, AT(training.steps), .value = 1000, TO(BIG),
+     .help = "optimizer steps; 0: nothing but the export"},
     {"training", "batch", O_INT, AT(training.batch), .value = 8, .min = 1, .max = 1 << 24,
      .help = "rows of a step, all ranks together"},
     {"training", "micro_batch", O_INT, AT(training.micro_batch), TO(1 << 24),
@@ -139,6 +140,8 @@ const config_option config_options[] = {
     {"schedule", "phases", O_PHASES, COUNTED(schedule.phases, schedule.n_phases),
      .help = "[{until: STEP, from: LR, to: LR, shape: constant|linear|cosine}, ...]"},
 
+    {"lora", "adapter", O_TEXT, AT(lora.adapter),
+     .help = "folder of an adapter to go on from; its rank, alpha and modules count; null: a new one"},
     {"lora", "rank", O_INT32, AT(lora.rank), TO(1 << 16), .help = "of adapters; 0: none, all weights are trained"},
     {"lora", "alpha", O_REAL, AT(lora.alpha), .value = 16, TO(1e6), .help = "adapters are scaled by alpha / rank"},
     {"lora", "target_modules", O_MASKS, AT(lora.target_modules), .help = "linear weights that get one, by name"},

@@ -28,6 +28,14 @@ static status count_param(void *arg, const weight_item *w) {
     return OK;
 }
 
+/* Nothing but the indexer's loss moves the indexer, and in the dense warm-up nothing moves but the indexer: what gets
+ * no gradient shall not decay either. */
+static bool has_loss(const train_config *c, const param *x) {
+    const bool indexer = strstr(x->name, ".indexer.");
+    if (c->objective.dsa == DSA_OFF) return !indexer;
+    return c->objective.dsa == DSA_SPARSE || indexer;
+}
+
 static status add_param(void *arg, const weight_item *w) {
     list_call *l = arg;
     int which;
@@ -44,7 +52,7 @@ static status add_param(void *arg, const weight_item *w) {
     memcpy(x->name, w->name, sizeof x->name);
     l->p->total += (x->n + ALIGN - 1) / ALIGN * ALIGN;
     TRY(regex_list_find(l->trainable, x->name, &which, l->e));
-    x->trainable = !x->buffer && (which >= 0 || !l->c->objective.trainable_parameters_mask.n);
+    x->trainable = !x->buffer && (which >= 0 || !l->c->objective.trainable_parameters_mask.n) && has_loss(l->c, x);
     TRY(regex_list_find(l->no_decay, x->name, &which, l->e));
     x->decay = which < 0 && (x->ndim > 1 || l->c->optimizer.decay_vectors);
     TRY(regex_list_find(l->groups, x->name, &which, l->e));

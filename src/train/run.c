@@ -271,7 +271,7 @@ static status load_weights(run *r, const model *from) {
         free(newest);
         return s;
     }
-    const bool base = !newest || r->c->lora.rank; /* adapters change weights that the checkpoint does not hold */
+    const bool base = !newest || trains_adapters(r->c); /* adapters change weights that the checkpoint does not hold */
     if (base && from && (s = params_load(&r->t.p, from, r->e)) != OK) wrap(r->e, "%s", r->c->model.path);
     if (base && !from) params_init(&r->t.p, &r->t.model, r->c->model.seed);
     if (base && from)
@@ -367,7 +367,7 @@ static status open_run(run *r) {
     TRY(check_dsa(r));
     TRY(open_tokenizer(r));
     TRY(check_vocabulary(r));
-    TRY(open_data(r, &c->data.train, true, &r->train));
+    if (c->training.steps) TRY(open_data(r, &c->data.train, true, &r->train));
     if (c->data.validation.n) TRY(open_data(r, &c->data.validation, false, &r->validation));
     if (first_rank(r)) TRY(write_run_files(r));
     TRY(r->world->kind->barrier(r->world, r->e));

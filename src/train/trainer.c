@@ -109,7 +109,8 @@ static status open_into(trainer *t, comm *world, error *e) {
 }
 
 status trainer_ready(trainer *t, error *e) {
-    if (t->cfg->lora.rank) TRY(lora_open(&t->lora, t->cfg, &t->p, t->cfg->model.seed, e));
+    if (t->cfg->lora.adapter) TRY(lora_load(&t->lora, t->cfg->lora.adapter, &t->p, e));
+    else if (t->cfg->lora.rank) TRY(lora_open(&t->lora, t->cfg, &t->p, t->cfg->model.seed, e));
     TRY(params_model(&t->g, &t->model, &t->p, true, e));
     TRY(executor_open(&t->x, t->m, t->g, t->q, t->net.ep.size > 1 ? &t->net.ep : NULL, t->cfg, e));
     return open_optimizers(t, e);

@@ -236,7 +236,7 @@ static void wrong_values(void **state) {
     refused("optimizer.lr=.nan", "optimizer.lr", "number");
     refused("optimizer.lr=1e999", "optimizer.lr", "number");
     refused("optimizer.beta2=1", "optimizer.beta2", "outside");
-    refused("training.steps=0", "training.steps", "outside");
+    refused("training.steps=-1", "training.steps", "outside");
     refused("training.steps=1.5", "training.steps", "integer");
     refused("training.steps=1e300", "training.steps", "outside");
     refused("model.seed=-1", "model.seed", "2^63");
