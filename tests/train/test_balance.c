@@ -169,7 +169,7 @@ static void router_open(router *r, uint64_t seed) {
     r->w.gate = (tensor){.data = r->gate, .type = DT_F32, .ndim = 2, .dim = {EXPERTS, HIDDEN}};
 }
 
-static void router_run(router *r) {
+static void router_run(router *r, compute kind) {
     error e;
     flow x = {.n = N, .h = r->h, .batch_row = edges, .n_batch_rows = BATCH_ROWS};
     part_call c = {.cfg = &r->cfg, .w = &r->w, .x = &x, .goal = &r->goal, .stats = &r->stats, .e = &e};
@@ -178,7 +178,7 @@ static void router_run(router *r) {
     c.saved = arena_zero(c.keep, 1, part_route.saved_size);
     memset(r->load, 0, sizeof r->load);
     r->stats = (layer_stats){.load = r->load};
-    assert_ok(queue_open(&c.q, 2, NULL, COMPUTE_F32, &e_));
+    assert_ok(queue_open(&c.q, 2, NULL, kind, &e_));
     assert_ok(part_route.forward(&c));
     memcpy(r->expert, x.expert, sizeof r->expert);
     memcpy(r->weight, x.gate, sizeof r->weight);
@@ -200,6 +200,21 @@ static void scores_of(const router *r, int64_t t, double *s) {
         all += s[i];
     }
     for (int i = 0; i < EXPERTS && !r->cfg.sigmoid_scores; i++) s[i] /= all;
+}
+
+/* Whatever type the other products have. */
+static void trap_4_the_router_is_f32(void **unused) {
+    (void)unused;
+    static router want, got;
+    router_open(&want, 3);
+    router_run(&want, COMPUTE_F32);
+    for (int kind = COMPUTE_BF16; kind <= COMPUTE_FP8; kind++) {
+        router_open(&got, 3);
+        router_run(&got, (compute)kind);
+        assert_memory_equal(got.expert, want.expert, sizeof want.expert);
+        assert_memory_equal(got.weight, want.weight, sizeof want.weight);
+        assert_true(got.stats.balance == want.stats.balance);
+    }
 }
 
 /* sum_i f_i P_i of each row, from its definition (V3 report, eq. 17-20): f_i = E / (K T) times how often i is among the
@@ -235,7 +250,7 @@ static void trap_8_balance_loss_of_plain_scores(void **unused) {
             router_open(&r, seed);
             r.cfg.sigmoid_scores = !softmax;
             if (softmax) r.cfg.topk_method = TOPK_GROUP_LIMITED_GREEDY, r.cfg.norm_topk_prob = false, r.w.bias = NULL;
-            router_run(&r);
+            router_run(&r, COMPUTE_F32);
             const double want = balance_of(&r);
             if (fabs(r.stats.balance - want) > 1e-5 * want) fail_msg("%.8g instead of %.8g", r.stats.balance, want);
             assert_true(fabs(want - BATCH_ROWS) > 0.01); /* not the balanced one */
@@ -279,10 +294,10 @@ static void capacity_drops_what_each_policy_says(void **unused) {
         const bool by_weight = k & 1, per_row = k & 2;
         router_open(&all, 7);
         router_open(&some, 7);
-        router_run(&all);
+        router_run(&all, COMPUTE_F32);
         assert_int_equal(all.stats.dropped, 0);
         some.goal = (objective){.capacity_factor = factor, .drop_by_probs = by_weight, .capacity_per_row = per_row};
-        router_run(&some);
+        router_run(&some, COMPUTE_F32);
         int64_t gone = 0;
         for (int row = 0; row < BATCH_ROWS; row++)
             for (int64_t i = edges[row] * CHOICES; i < edges[row + 1] * CHOICES; i++) {
@@ -376,6 +391,7 @@ int main(void) {
                                        cmocka_unit_test(speed_zero_moves_nothing),
                                        cmocka_unit_test(trap_7_the_bias_does_not_decay),
                                        cmocka_unit_test(loads_are_of_the_whole_step),
+                                       cmocka_unit_test(trap_4_the_router_is_f32),
                                        cmocka_unit_test(trap_8_balance_loss_of_plain_scores),
                                        cmocka_unit_test(balance_loss_of_equal_scores),
                                        cmocka_unit_test(capacity_drops_what_each_policy_says),
