@@ -373,7 +373,7 @@ static status open_run(run *r) {
     TRY(r->world->kind->barrier(r->world, r->e));
     TRY(checkpointer_open(&r->checkpoints, c->checkpoint.folder, c->checkpoint.keep_last, c->checkpoint.keep_best,
                           c->checkpoint.async, r->world, r->e));
-    if (first_rank(r))
+    if (first_rank(r) && r->t.step < c->training.steps)
         TRY(metrics_open(&r->metrics, c->checkpoint.folder, c->metrics.jsonl, c->metrics.tensorboard, r->t.step, r->e));
     return OK;
 }
