@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 #include "base/clock.h"
 #include "cli/commands.h"
 #include "cli/term.h"
@@ -35,28 +37,28 @@ static void add(str *s, const char *name, double value, const char *fmt) {
     str_addf(s, fmt, value);
 }
 
-/* "step 120/1000  loss 3.2101  lm 3.1001  ...  12.3k tok/s  MFU 41 %  1.2 GiB  ETA 3:20" */
+/* "step 120/1000  loss 3.2101  12.3 K tok/s  ETA 3:20  lm 3.1001  ...": a narrow terminal cuts the end. */
 static void line_of(str *s, const watch *w, const hadal_train_step *t) {
     str_addf(s, "step %lld/%lld  loss %.4f", (long long)t->step, (long long)t->steps, t->loss);
-    if (fabs(t->loss - t->lm_loss) > 5e-5) add(s, "lm", t->lm_loss, "%.4f");
-    add(s, "mtp", t->mtp_loss, "%.4f");
-    add(s, "kl", t->indexer_loss, "%.4f");
-    add(s, "val", t->validation_loss, "%.4f");
-    add(s, "grad", t->grad_norm, "%.3g");
-    add(s, "lr", t->lr, "%.3g");
-    add(s, "vio", t->max_vio, "%.2f");
-    if (!isnan(t->dropped)) str_addf(s, "  dropped %.1f %%", 100 * t->dropped);
     if (t->skipped) str_puts(s, "  SKIPPED");
+    add(s, "val", t->validation_loss, "%.4f");
     str_puts(s, "  ");
     human_count(s, t->tokens_per_second);
     str_puts(s, " tok/s");
-    if (!isnan(t->mfu)) str_addf(s, "  MFU %.0f %%", 100 * t->mfu);
-    str_puts(s, "  ");
-    human_bytes(s, t->memory);
     if (t->step < t->steps) {
         str_puts(s, "  ETA ");
         human_time(s, w->rate * (double)(t->steps - t->step));
     }
+    if (fabs(t->loss - t->lm_loss) > 5e-5) add(s, "lm", t->lm_loss, "%.4f");
+    add(s, "mtp", t->mtp_loss, "%.4f");
+    add(s, "kl", t->indexer_loss, "%.4f");
+    add(s, "grad", t->grad_norm, "%.3g");
+    add(s, "lr", t->lr, "%.3g");
+    add(s, "vio", t->max_vio, "%.2f");
+    if (!isnan(t->dropped)) str_addf(s, "  dropped %.1f %%", 100 * t->dropped);
+    if (!isnan(t->mfu)) str_addf(s, "  MFU %.0f %%", 100 * t->mfu);
+    str_puts(s, "  ");
+    human_bytes(s, t->memory);
 }
 
 /* A line of metrics.jsonl, but for the loads; steps count from 1. */
@@ -91,6 +93,11 @@ static void print_json_step(const hadal_train_step *t) {
     fflush(stdout);
 }
 
+static size_t columns(void) {
+    struct winsize size = {0};
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 10 ? size.ws_col : 80u;
+}
+
 /* On a terminal the line is drawn anew at most ten times a second; validations and every skipped step stay. Elsewhere
  * at most one line a second, so that a log stays readable. */
 static void show(watch *w, const hadal_train_step *t) {
@@ -100,6 +107,7 @@ static void show(watch *w, const hadal_train_step *t) {
     if (!keep && now - w->last < (w->live ? 0.1 : 1)) return;
     w->last = now;
     line_of(&s, w, t);
+    if (w->live && !keep && s.n > columns() - 1) s.p[columns() - 1] = '\0';
     printf(w->live ? "\r\033[K%s%s" : "%s%s", s.p ? s.p : "", keep || !w->live ? "\n" : "");
     fflush(stdout);
     str_free(&s);
