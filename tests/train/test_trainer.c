@@ -99,20 +99,36 @@ static bool moved(const trained *r, const param *x) {
     return memcmp(r->w0 + x->first, r->p.w + x->first, (size_t)x->n * sizeof(float)) != 0;
 }
 
-/* The warm-up moves every weight of the indexers and no other, the router's bias included. */
+/* The warm-up moves every weight of the indexers and no other, the router's bias included, with the mask that says so
+ * or without. */
 static void warm_up_moves_the_indexer_alone(void **unused) {
     (void)unused;
-    training c = setup(&variants[2]);
+    for (int masked = 0; masked < 2; masked++) {
+        training c = setup(&variants[2]);
+        trained r;
+        c.cfg.optimizer.weight_decay = 0.1;
+        if (!masked) c.cfg.objective.trainable_parameters_mask.n = 0;
+        assert_ok(train(&c, &r, &e_));
+        for (int64_t i = 0; i < r.p.count; i++)
+            if (moved(&r, &r.p.list[i]) != is_indexer(&r.p.list[i])) fail_msg("%s", r.p.list[i].name);
+        for (int s = 0; s < c.steps; s++) {
+            assert_true(r.step[s].indexer_loss > 0);
+            assert_true(r.step[s].loss == 0.5 * r.step[s].indexer_loss);
+            assert_true(r.step[s].lm_loss > 0);
+        }
+        trained_close(&r);
+    }
+}
+
+/* Without its loss nothing moves the indexer, decay neither. */
+static void no_loss_no_indexer(void **unused) {
+    (void)unused;
+    training c = setup(&(variant){"no indexer's loss", "v32", DSA_OFF, false});
     trained r;
     c.cfg.optimizer.weight_decay = 0.1;
     assert_ok(train(&c, &r, &e_));
     for (int64_t i = 0; i < r.p.count; i++)
-        if (moved(&r, &r.p.list[i]) != is_indexer(&r.p.list[i])) fail_msg("%s", r.p.list[i].name);
-    for (int s = 0; s < c.steps; s++) {
-        assert_true(r.step[s].indexer_loss > 0);
-        assert_true(r.step[s].loss == 0.5 * r.step[s].indexer_loss);
-        assert_true(r.step[s].lm_loss > 0);
-    }
+        if (moved(&r, &r.p.list[i]) == is_indexer(&r.p.list[i])) fail_msg("%s", r.p.list[i].name);
     trained_close(&r);
 }
 
@@ -600,6 +616,7 @@ static void trap_9_alpha_is_there_without_config_json(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(recompute_trap_14_expert_counts),
                                        cmocka_unit_test(warm_up_moves_the_indexer_alone),
+                                       cmocka_unit_test(no_loss_no_indexer),
                                        cmocka_unit_test(the_indexer_loss_changes_nobody_else),
                                        cmocka_unit_test(trap_13_documents_shorter_than_top_k),
                                        cmocka_unit_test(not_finite_is_skipped),
