@@ -110,8 +110,9 @@ typedef struct flow {   /* what runs through the blocks */
 /* What a step minimises besides the language-model loss, and how a part shall run. Factors are gradients of the total
  * loss: already divided by what the whole step (all micro-batches, all ranks) averages over. */
 typedef struct objective {
-    real balance;           /* alpha / rows of the step: factor of each row's sum_i f_i P_i */
-    real indexer;           /* indexer_loss_scaling_factor / (layers * tokens of the step): factor of each token's KL */
+    real balance; /* alpha / rows of the step: factor of each row's sum_i f_i P_i */
+    real indexer; /* indexer_loss_scaling_factor / (layers with an indexer * tokens of the step): factor of each token's
+                     KL */
     bool indexer_sparse;    /* attend to the chosen rows, KL over them; false: dense warm-up */
     bool language_model;    /* false: the indexer alone is trained, and only its backward runs */
     bool high;              /* head and MTP projection in F32: FP8 training keeps them high */

@@ -163,6 +163,12 @@ static status count_step(trainer *t, const batch_source *s, step_counts *n, erro
     return t->net.world->kind->all_reduce_f64(t->net.world, &n->tokens, (int64_t)(sizeof *n / sizeof(double)), e);
 }
 
+/* Layers whose indexers learn. */
+static double indexer_layers(const trainer *t) {
+    const bool mtp = t->cfg->objective.dsa == DSA_SPARSE && mtp_weight(t->cfg, &t->model, t->step, t->tokens) != 0;
+    return (double)(t->model.num_hidden_layers + (mtp ? t->model.num_nextn_predict_layers : 0));
+}
+
 static step_goal goal_of(const trainer *t, const step_counts *n) {
     const train_config *c = t->cfg;
     const model_config *m = &t->model;
@@ -179,7 +185,7 @@ static step_goal goal_of(const trainer *t, const step_counts *n) {
                           .drop_by_probs = c->objective.drop_policy == DROP_PROBS,
                           .capacity_per_row = c->objective.capacity_per_row};
     if (m->index_topk && c->objective.dsa != DSA_OFF)
-        g.parts.indexer = (real)(c->objective.indexer_loss_scaling_factor / (double)m->num_hidden_layers / n->tokens);
+        g.parts.indexer = (real)(c->objective.indexer_loss_scaling_factor / indexer_layers(t) / n->tokens);
     return g;
 }
 
@@ -312,7 +318,7 @@ static void loss_metrics(trainer *t, const step_counts *n, step_metrics *out) {
         out->loss += balance_alpha(c, &t->model) * balance;
     }
     if (t->model.index_topk && c->objective.dsa != DSA_OFF) {
-        out->indexer_loss = kl / (double)layers / n->tokens;
+        out->indexer_loss = kl / indexer_layers(t) / n->tokens;
         if (c->objective.dsa == DSA_DENSE_WARMUP) out->loss = 0;
         out->loss += c->objective.indexer_loss_scaling_factor * out->indexer_loss;
     }
