@@ -7,7 +7,7 @@ models=${MODELS:-tests/data/models}
 t=$(mktemp -d) || exit 2
 full=
 trap '[ -z "$full" ] || umount "$t/full" 2>/dev/null; rm -rf "$t"' EXIT
-export TERM=xterm LC_ALL=C.UTF-8
+export TERM=xterm LC_ALL=C.UTF-8 ASAN_OPTIONS="allocator_may_return_null=1:$ASAN_OPTIONS"
 failed=0
 
 # verdict NAME COMMAND...: ok when the command succeeds
