@@ -49,6 +49,14 @@ static int on_progress(void *arg, uint64_t done, uint64_t total, const char *wha
     return t->o->progress ? t->o->progress(t->o->arg, done, total, what) : 0;
 }
 
+/* convert.json marks a folder that was left unfinished. */
+static bool is_exported(const char *folder) {
+    char *marker = path_join(folder, "convert.json");
+    bool done = is_directory(folder) && !(marker && file_exists(marker));
+    free(marker);
+    return done;
+}
+
 /* The newest checkpoint as a Hugging Face folder beside the steps, when there is none yet. With adapters: the merged
  * weights, which are not kept otherwise. */
 static status export_folder(train_call *t, json_t *result, error *e) {
@@ -62,7 +70,7 @@ static status export_folder(train_call *t, json_t *result, error *e) {
         from = path_join(run, "merged");
     }
     if (s == OK && from && !(out = path_join(run, name))) s = fail(e, ERR_NOMEM, "memory is out");
-    if (s == OK && out && !is_directory(out)) {
+    if (s == OK && out && !is_exported(out)) {
         convert_options c = {.in = from, .out = out, .to = CONVERT_SAME, .progress = on_progress, .progress_arg = t};
         convert_result r = {0};
         s = pool_open(&c.threads, api_threads(t->c.training.threads), e);

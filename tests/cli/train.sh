@@ -96,6 +96,10 @@ verdict "over, once more" eval 'cp -r "$t/first" "$t/copy" && h 0 train "$t/firs
     err_has "40 steps done" && diff -r "$t/copy" "$t/first" >>"$t/err"'
 verdict "and some steps more" eval 'h 0 train "$t/first/run.yaml" training.steps=44 && [ -d "$t/first/hf-00000044" ] &&
     py "len(m) == 44" first'
+verdict "a model folder left unfinished is finished" eval 'rm -rf "$t/first/hf-00000044"; mkdir "$t/copy2" && cp -r "$t/first/." "$t/copy2" &&
+    (ulimit -f 400; h 1 train "$t/copy2/run.yaml" "checkpoint.folder=$t/copy2") && [ -f "$t/copy2/hf-00000044/convert.json" ] &&
+    h 0 train "$t/copy2/run.yaml" "checkpoint.folder=$t/copy2" && [ ! -e "$t/copy2/hf-00000044/convert.json" ] &&
+    h 0 info "$t/copy2/hf-00000044"'
 verdict "a preset by name, its checkpoint in bf16" eval 'h 0 train model.path=debug model.init=true data.train="$t/text.jsonl" data.seq_len=32 \
     training.steps=2 checkpoint.folder="$t/preset" && h 0 run "$t/preset/hf-00000002" -p x -n 2 --raw &&
     grep -q bfloat16 "$t/preset/hf-00000002/config.json"'
@@ -160,6 +164,8 @@ if [ -f "$v3/config.json" ]; then
     verdict "prompts and completions" tr_ pairs data.train="$t/pairs.jsonl" data.loss=assistant
     verdict "the model in the source's layout and types" k 0 layout "$v3" "$t/sft/hf-00000006"
     verdict "it drafts" eval 'h 0 run "$t/sft/hf-00000006" -p x -n 4 --drafts 1 --json && out_has draft_proposed'
+    verdict "an FP8 folder, in BF16 afterwards" eval '[ ! -f $models/v31_fp8_ue8m0/checkpoint/config.json ] ||
+        tr_ fp8 model.path=$models/v31_fp8_ue8m0/checkpoint data.train=synthetic && h 0 info "$t/fp8/hf-00000006" && ! out_has FP8'
     verdict "nothing learned, nothing changed" eval 'tr_ still data.train=synthetic training.steps=1 optimizer.lr=0 \
         objective.bias_update_speed=0 && for f in "$v3"/*; do case $f in *.json) ;; *) cmp "$f" "$t/still/hf-00000001/${f##*/}" || exit 1;; esac; done'
     verdict "LoRA" eval 'tr_ lora data.train=synthetic lora.rank=4 "lora.target_modules=[q_a_proj,gate_proj]" && err_has "LoRA: " &&
