@@ -305,7 +305,9 @@ static status add_override(const reader *r, const char *text) {
     char section[NAME_MAX_], key[NAME_MAX_], name[2 * NAME_MAX_ + 16];
     json_t *v;
     if (!equals || !dot || dot > equals || dot - text >= NAME_MAX_ || equals - dot > NAME_MAX_)
-        return fail(r->e, ERR_ARG, "override \"%.100s\" should be section.key=value", text);
+        return fail(r->e, ERR_ARG,
+                    "override \"%.100s\" should be section.key=value (a run file stands before all of them)", text);
+    if (!equals[1]) return fail(r->e, ERR_ARG, "override \"%.100s\" has no value (null gives the default back)", text);
     snprintf(section, sizeof section, "%.*s", (int)(dot - text), text);
     snprintf(key, sizeof key, "%.*s", (int)(equals - dot - 1), dot + 1);
     snprintf(name, sizeof name, "override %s.%s", section, key);

@@ -63,6 +63,8 @@ verdict "no number" complains 2 "optimizer.lr should be a number" optimizer.lr=a
 verdict "no choice" complains 2 "f32|bf16|fp8" training.precision=int8
 verdict "out of range" complains 2 "training.steps is -1" training.steps=-1
 verdict "no override" complains 2 "should be section.key=value" steps
+verdict "no value" complains 2 "training.steps=\" has no value" training.steps=
+verdict "the run file behind" complains 2 "a run file stands before" run.yaml
 verdict "micro_batch that does not divide" complains 2 "training.batch is 4, not a multiple of 3" training.micro_batch=3
 verdict "expert_parallel that does not divide the ranks" complains 2 "should divide training.ranks" training.ranks=2 training.expert_parallel=3
 verdict "nor the experts" complains 2 "3 ranks cannot share 8 experts" training.ranks=3 training.expert_parallel=3 training.batch=3
