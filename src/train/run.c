@@ -336,8 +336,22 @@ static status write_run_files(const run *r) {
     return s;
 }
 
+/* Weights of a training that were not made a model yet? */
+static bool holds_checkpoints(const char *folder) {
+    char *newest = NULL;
+    int64_t step;
+    bool yes = is_native(folder) || (checkpoint_newest(folder, &newest, &step, NULL) == OK && newest);
+    free(newest);
+    return yes;
+}
+
 static status check_path(const train_config *c, error *e) {
     const char *path = c->model.path;
+    if (is_directory(path) && holds_checkpoints(path))
+        return fail(e, ERR_FORMAT,
+                    "model.path: %s holds checkpoints of a training: take a folder hf-... of it, or make one "
+                    "with 'hadal convert %s OUT'",
+                    path, path);
     if (is_directory(path) || file_exists(path) || (c->model.init && preset_find(path))) return OK;
     if (preset_find(path))
         return fail(e, ERR_FORMAT, "model.path: there is no folder %s; a preset's name wants model.init=true", path);

@@ -129,6 +129,8 @@ again() { # CODE WORDS KEYS...: the run of $t/run once more
 }
 verdict "a run" h 0 $cd_model data.train=synthetic $base checkpoint.folder="$t/run" checkpoint.every=1
 cp -r "$t/run" "$t/kept"
+verdict "a run is no model" complains 2 "hadal convert $t/run OUT" model.path="$t/run"
+verdict "nor is a checkpoint" complains 2 "hadal convert $t/run/step-00000003 OUT" model.path="$t/run/step-00000003"
 verdict "another optimizer" again 2 "another optimizer" training.steps=5 optimizer.kind=muon
 verdict "moments of another type" again 2 "optimizer.bf16_moments" training.steps=5 optimizer.bf16_moments=true
 verdict "other trained weights" again 2 "other trained weights" training.steps=5 "objective.trainable_parameters_mask=[norm]"
