@@ -199,7 +199,7 @@ const command command_train = {
     .name = "train",
     .arguments = "RUN.yaml [section.key=value ...]",
     .summary = "trains a model: from scratch, further, on conversations",
-    .more = "A run file states everything (docs/run_file.md; --keys lists its keys). Ctrl-C saves and ends; the same\n"
+    .more = "A run file states everything (docs/train.md; --keys lists the keys). Ctrl-C saves and ends; the same\n"
             "command goes on where it stopped.",
     .examples = "hadal init tiny ./tiny\n"
                 "hadal train model.path=./tiny data.train=corpus.jsonl checkpoint.folder=./run training.steps=1000\n"
