@@ -14,6 +14,7 @@
 #include <string.h>
 #include "kernels/fp8_product.h"
 #include "kernels/linear_micro.h"
+#include "kernels/matmul.h"
 
 enum {
     FEW_BYTES = 262144, /* of w in a task: at its end what was fetched ahead may be another thread's */
@@ -415,6 +416,10 @@ static bool open_plan(plan *p, int count, int64_t columns) {
 
 void op_linear(queue *q, const product *list, int count) {
     if (q->fp8) fp8_linear(q, list, count);
+    if (matmul_takes(q, list, count)) {
+        matmul_linear(q, list, count);
+        return;
+    }
     plan p = {.q = q};
     int64_t columns = 0, tasks = 0;
     for (int i = 0; i < count; i++)

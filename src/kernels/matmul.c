@@ -1,6 +1,8 @@
-/* The derivatives of products: op_linear_dx and op_linear_dw, a list of them as one parallel loop.
+/* The products of training: op_linear with many rows of F32 weights, op_linear_dx and op_linear_dw, a list of them as
+ * one parallel loop.
  *
- * Both are C[r][l] (+)= sum_k A[r][k] B[k][l] with B as it lies in memory, columns of B as lanes of a vector:
+ * All are C[r][l] (+)= sum_k A[r][k] B[k][l] with columns of B as lanes of a vector, so that C is stored as it is:
+ *   y   rows are tokens, lanes the outputs o, k the inputs i:  A = x,              B = w turned round
  *   dx  rows are tokens, lanes the inputs i, k the outputs o:  A = dy,             B = w
  *   dw  rows are outputs o, lanes the inputs i, k the tokens:  A = dy turned round, B = x
  * A first loop lays out every B in groups of 16 columns, once for all products that share it. Then C is cut into
@@ -10,6 +12,7 @@
 
 #include "kernels/fp8_product.h"
 #include "kernels/linear_micro.h"
+#include "kernels/matmul.h"
 #include "kernels/queue.h"
 #include "kernels/train_ops.h"
 
@@ -28,6 +31,7 @@ enum {
 typedef struct lanes {
     const void *b;
     dtype type;
+    bool turned; /* B lies [column][k], F32 */
     compute compute;
     int64_t ld, k, columns;
     char *to;
@@ -95,13 +99,20 @@ static void lanes_task(void *arg, int64_t task, int thread) {
     const lanes *l = &p->lanes[i];
     int64_t across = (l->columns + LANES_UNIT - 1) / LANES_UNIT, unit = task - l->first_task;
     int64_t column = unit % across * LANES_UNIT, k0 = unit / across * k_block(l->compute);
-    int64_t k = min(k_block(l->compute), l->k - k0);
+    int64_t k = min(k_block(l->compute), l->k - k0), group = round_up(k, K_STEP) * GROUP;
+    if (l->turned) {
+        const float *b = (const float *)l->b + k0;
+        for (int64_t end = min(column + LANES_UNIT, l->columns); column < end; column += GROUP)
+            p->q->linear->group_x[l->compute](laid_out(l, k0, column / GROUP), b + column * l->ld, l->ld,
+                                              min(GROUP, l->columns - column), k);
+        return;
+    }
     lanes_call c = {.b = (const char *)l->b + (k0 * l->ld + column) * (int64_t)dtype_size(l->type),
                     .ld = l->ld,
                     .k = k,
                     .columns = min(LANES_UNIT, l->columns - column),
                     .to = laid_out(l, k0, column / GROUP),
-                    .group = round_up(k, K_STEP) * GROUP};
+                    .group = group};
     p->q->linear->lanes[l->compute][l->type](&c);
 }
 
@@ -109,7 +120,7 @@ static int find_lanes(plan *p, const lanes *want) {
     for (int i = 0; i < p->lanes_count; i++) {
         const lanes *l = &p->lanes[i];
         if (l->b == want->b && l->ld == want->ld && l->k == want->k && l->columns == want->columns &&
-            l->type == want->type && l->compute == want->compute)
+            l->type == want->type && l->compute == want->compute && l->turned == want->turned)
             return i;
     }
     p->lanes[p->lanes_count] = *want;
@@ -268,6 +279,58 @@ static void run(plan *p) {
 static void add_segment(plan *p, const float *a, int64_t lda, const lanes *b) {
     p->segment[p->segments++] = (segment){.a = a, .lda = lda, .k = b->k, .lanes = find_lanes(p, b)};
     p->piece[p->pieces - 1].segments++;
+}
+
+/* Laying out w costs out x in, laying out x and turning the result round n x (in + out). */
+bool matmul_takes(const queue *q, const product *list, int count) {
+    int64_t weights = 0, results = 0;
+    for (int i = 0; i < count; i++) {
+        const product *p = &list[i];
+        if (p->transposed || p->w->type != DT_F32 || p->y_type != DT_F32 || (q->fp8 && !p->f32)) return false;
+        weights += p->w->dim[0] * p->w->dim[1];
+        results += p->n * p->w->dim[0];
+    }
+    return weights <= results;
+}
+
+typedef struct bias_call {
+    const product *list;
+} bias_call;
+
+/* The sum begins with the bias. */
+static void begin_with_bias(void *arg, int64_t task, int thread) {
+    const product *p = ((const bias_call *)arg)->list + task;
+    (void)thread;
+    if (!p->bias) return;
+    for (int64_t t = 0; t < p->n; t++) {
+        float *y = (float *)p->y + t * p->ldy;
+        for (int64_t o = 0; o < p->w->dim[0]; o++) y[o] = p->add ? y[o] + p->bias[o] : p->bias[o];
+    }
+}
+
+void matmul_linear(queue *q, const product *list, int count) {
+    plan p = {.q = q};
+    bool bias = false;
+    if (!open_plan(&p, count)) return;
+    for (int i = 0; i < count; i++) {
+        const product *d = &list[i];
+        if (d->n <= 0) continue;
+        bias |= d->bias != NULL;
+        compute mode = d->f32 ? COMPUTE_F32 : q->compute;
+        p.piece[p.pieces++] = (piece){.segment = p.segments,
+                                      .compute = mode,
+                                      .add = d->add || d->bias,
+                                      .rows = d->n,
+                                      .columns = d->w->dim[0],
+                                      .c = d->y,
+                                      .ldc = d->ldy};
+        lanes b = {.b = d->w->data, .type = DT_F32, .turned = true, .compute = mode};
+        b.ld = b.k = d->w->dim[1];
+        b.columns = d->w->dim[0];
+        add_segment(&p, d->x, d->ldx, &b);
+    }
+    if (bias) pool_run(q->pool, count, begin_with_bias, &(bias_call){list});
+    run(&p);
 }
 
 void op_linear_dx(queue *q, const product_dx *list, int count) {
