@@ -71,9 +71,9 @@ static status init(const char *config, const char *out, const hadal_init_options
     TRY(init_run(&i, &r, e));
     if (!json) return OK;
     return api_json(json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "out", out, "model_type", r.model_type, "type", r.type,
-                               "parameters", (json_int_t)r.parameters, "tensors", (json_int_t)r.tensors, "shards",
-                               (json_int_t)r.shards, "bytes", (json_int_t)r.bytes),
-                     json, e);
+                              "parameters", (json_int_t)r.parameters, "tensors", (json_int_t)r.tensors, "shards",
+                              (json_int_t)r.shards, "bytes", (json_int_t)r.bytes),
+                    json, e);
 }
 
 int hadal_init_with(const char *config, const char *out, const hadal_init_options *o, char **json, hadal_error *e) {
