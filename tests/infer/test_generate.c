@@ -52,7 +52,8 @@ static int set_up(void **state) {
         snprintf(out, sizeof out, "%s/out%d", folder, i);
         if (make_directory(in, &e) != OK) return -1;
         snprintf(in, sizeof in, "%s/in%d/config.json", folder, i);
-        if (file_save(in, configs[i], strlen(configs[i]), &e) != OK || init_run(in, out, 7, NULL, NULL, &e) != OK ||
+        if (file_save(in, configs[i], strlen(configs[i]), &e) != OK ||
+            init_run(&(init_options){.config = in, .out = out, .seed = 7}, &(init_result){0}, &e) != OK ||
             model_open(&models[i], out, &e) != OK || tokenizer_open(&words, TOKENIZER, &e) != OK) {
             printf("%s\n", e.text);
             return -1;

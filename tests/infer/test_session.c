@@ -54,7 +54,8 @@ static int set_up(void **state) {
         snprintf(out, sizeof out, "%s/out%d", folder, f);
         if (make_directory(in, &e) != OK) return -1;
         snprintf(in, sizeof in, "%s/in%d/config.json", folder, f);
-        if (file_save(in, configs[f], strlen(configs[f]), &e) != OK || init_run(in, out, 7, NULL, NULL, &e) != OK ||
+        if (file_save(in, configs[f], strlen(configs[f]), &e) != OK ||
+            init_run(&(init_options){.config = in, .out = out, .seed = 7}, &(init_result){0}, &e) != OK ||
             model_open(&models[f], out, &e) != OK) {
             printf("%s\n", e.text);
             return -1;
