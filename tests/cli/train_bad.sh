@@ -2,7 +2,7 @@
 # What hadal train says to bad input: sh tests/cli/train_bad.sh HADAL
 # One line on the error stream (notes may go before it) that names what is wrong, exit code 2, or 1 where the system
 # refused, and nothing left behind. Prints "ok NAME" or "FAIL NAME".
-hadal=$1
+hadal=$(realpath "$1")
 models=${MODELS:-tests/data/models}
 t=$(mktemp -d) || exit 2
 full=
