@@ -30,8 +30,9 @@ static void on_note(void *arg, const char *line) {
 static void train_stops_and_goes_on(void **state) {
     (void)state;
     scratch dir = scratch_open();
-    char folder[300], *json;
-    snprintf(folder, sizeof folder, "checkpoint.folder=%s", scratch_path(&dir, "run"));
+    char folder[300], *json, *path = scratch_path(&dir, "run");
+    snprintf(folder, sizeof folder, "checkpoint.folder=%s", path);
+    free(path);
     const char *keys[] = {
         "model.path=debug", "model.init=true",        "data.train=synthetic", "data.seq_len=32",   "training.steps=12",
         "training.batch=4", "training.precision=f32", "training.threads=1",   "optimizer.lr=3e-3", folder};
