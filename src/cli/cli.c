@@ -325,10 +325,15 @@ int need_model(const char *folder) {
     int code = need_file(folder);
     if (code) return code;
     if (!is_directory(folder)) return wrong("%s: not a folder; a model is a folder with a config.json", folder);
-    char *config = path_join(folder, "config.json");
-    if (!config) return no_memory();
-    if (!file_exists(config)) code = wrong("%s: no config.json in this folder", folder);
+    char *config = path_join(folder, "config.json"), *state = path_join(folder, "state.json"),
+         *run = path_join(folder, "run.yaml");
+    if (!config || !state || !run) code = no_memory();
+    else if (!file_exists(config) && (file_exists(state) || file_exists(run)))
+        code = wrong("%s: this is of a training: 'hadal convert %s OUT' makes a model of it", folder, folder);
+    else if (!file_exists(config)) code = wrong("%s: no config.json in this folder", folder);
     free(config);
+    free(state);
+    free(run);
     return code;
 }
 

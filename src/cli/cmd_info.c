@@ -1,4 +1,5 @@
 /* hadal info: what a model is and what it needs, without reading its weights. */
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/conversation.h"
 #include "cli/table.h"
@@ -20,7 +21,7 @@ static int run(void *given, int n, char **args) {
     (void)n;
     const settings *o = given;
     json_t *info;
-    int code = need_file(args[0]);
+    int code = is_directory(args[0]) ? need_model(args[0]) : need_file(args[0]);
     if (!code) code = model_info(args[0], o->context, &info);
     if (code) return code;
     if (o->json) code = print_json(info);
