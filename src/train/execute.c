@@ -88,10 +88,6 @@ void executor_close(executor *x) {
     free(x);
 }
 
-int64_t executor_bytes(const executor *x) {
-    return (int64_t)(arena_bytes(x->keep) + arena_bytes(x->again) + arena_bytes(x->block));
-}
-
 status open_sums(step_sums *out, const model_config *c, error *e) {
     const int64_t layers = c->num_hidden_layers + c->num_nextn_predict_layers, E = c->n_routed_experts;
     *out = (step_sums){.layer = calloc((size_t)layers, sizeof *out->layer)};

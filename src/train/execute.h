@@ -48,6 +48,4 @@ status open_sums(step_sums *out, const model_config *c, error *e);
 void zero_sums(step_sums *s, const model_config *c);
 void free_sums(step_sums *s);
 
-int64_t executor_bytes(const executor *x); /* memory of activations and scratch */
-
 #endif
