@@ -10,31 +10,9 @@ commands='run chat info tokenize convert init check trace bench train data eval 
 t=$(mktemp -d) || exit 2
 trap 'rm -rf "$t"' EXIT
 export XDG_STATE_HOME="$t/state" TERM=xterm LC_ALL=C.UTF-8
-failed=0
+. "$(dirname "$0")/kit"
 
-ok() { printf 'ok %s\n' "$1"; }
-fail() {
-    failed=$((failed + 1))
-    printf 'FAIL %s\n' "$1"
-    sed 's/^/    /' "$t/out" "$t/err" 2>/dev/null | head -n 12
-}
-# verdict NAME COMMAND...: ok when the command succeeds
-verdict() {
-    name=$1
-    shift
-    if "$@"; then ok "$name"; else fail "$name"; fi
-}
-# h CODE ARGUMENTS...: runs hadal into out and err, and compares the exit code
-h() {
-    want=$1
-    shift
-    "$hadal" "$@" >"$t/out" 2>"$t/err" </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || { echo "exit code $code, wanted $want: hadal $*" >>"$t/err"; return 1; }
-}
 out_has() { grep -qF -- "$1" "$t/out"; }
-err_has() { grep -qF -- "$1" "$t/err"; }
-one_line() { [ "$(wc -l <"$t/err")" -eq 1 ] && grep -q '^hadal: ' "$t/err" && [ ! -s "$t/out" ]; }
 is_json() { python3 -m json.tool <"$t/out" >"$t/json" 2>>"$t/err"; }
 # py EXPRESSION: about `d`, the JSON objects of the output's lines
 py() {

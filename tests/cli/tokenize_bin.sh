@@ -6,28 +6,9 @@ model=${2:-${MODEL:-tests/data/models/v3_mtp/checkpoint}}
 t=$(mktemp -d) || exit 2
 trap 'rm -rf "$t"' EXIT
 export LC_ALL=C.UTF-8
-failed=0
+always="tokenize $model"
+. "$(dirname "$0")/kit"
 
-verdict() { # NAME COMMAND...: ok when the command succeeds
-    name=$1
-    shift
-    if "$@"; then
-        printf 'ok %s\n' "$name"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$name"
-        sed 's/^/    /' "$t/out" "$t/err" 2>/dev/null | head -n 12
-    fi
-}
-h() { # CODE ARGUMENTS...: runs hadal tokenize MODEL into out and err, and compares the exit code
-    want=$1
-    shift
-    "$hadal" tokenize "$model" "$@" >"$t/out" 2>"$t/err" </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || { echo "exit code $code, wanted $want: $*" >>"$t/err"; return 1; }
-}
-one_line() { [ "$(wc -l <"$t/err")" -eq 1 ] && grep -q '^hadal: ' "$t/err" && [ ! -s "$t/out" ]; }
-err_has() { grep -qF -- "$1" "$t/err"; }
 nothing_left() { [ ! -e "$t/x.bin" ] && [ ! -e "$t/x.bin.tmp" ]; }
 py() { # EXPRESSION about d, the summary
     python3 -c 'import json,sys

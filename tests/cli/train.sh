@@ -8,28 +8,8 @@ kit=$(dirname "$0")/train_kit.py
 t=$(mktemp -d) || exit 2
 trap 'rm -rf "$t"' EXIT
 export TERM=xterm LC_ALL=C.UTF-8
-failed=0
+. "$(dirname "$0")/kit"
 
-# verdict NAME COMMAND...: ok when the command succeeds
-verdict() {
-    name=$1
-    shift
-    if "$@"; then
-        printf 'ok %s\n' "$name"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$name"
-        sed 's/^/    /' "$t/out" "$t/err" 2>/dev/null | tail -n 12
-    fi
-}
-# h CODE ARGUMENTS...: runs hadal into out and err, and compares the exit code
-h() {
-    want=$1
-    shift
-    "$hadal" "$@" >"$t/out" 2>"$t/err" </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || { echo "exit code $code, wanted $want: hadal $*" >>"$t/err"; return 1; }
-}
 # tr_ FOLDER KEYS...: a run into $t/FOLDER that has to succeed
 tr_() {
     folder=$1

@@ -8,28 +8,9 @@ t=$(mktemp -d) || exit 2
 full=
 trap '[ -z "$full" ] || umount "$t/full" 2>/dev/null; rm -rf "$t"' EXIT
 export TERM=xterm LC_ALL=C.UTF-8 ASAN_OPTIONS="allocator_may_return_null=1:$ASAN_OPTIONS"
-failed=0
+always=train
+. "$(dirname "$0")/kit"
 
-# verdict NAME COMMAND...: ok when the command succeeds
-verdict() {
-    name=$1
-    shift
-    if "$@"; then
-        printf 'ok %s\n' "$name"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$name"
-        sed 's/^/    /' "$t/out" "$t/err" 2>/dev/null | tail -n 12
-    fi
-}
-# h CODE ARGUMENTS...: hadal train into out and err, and compares the exit code
-h() {
-    want=$1
-    shift
-    "$hadal" train "$@" >"$t/out" 2>"$t/err" </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || { echo "exit code $code, wanted $want: hadal train $*" >>"$t/err"; return 1; }
-}
 # complains CODE WORDS KEYS...: as a run of the small model into a folder that must not be there afterwards
 complains() {
     want=$1 words=$2
