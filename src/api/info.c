@@ -121,7 +121,7 @@ static status info(const char *path, int64_t context, char **json, error *e) {
     json_object_set_new(out, "memory",
                         json_pack("{s:I,s:I,s:I}", "weights", (json_int_t)bytes, "cache", (json_int_t)cache, "total",
                                   (json_int_t)(bytes + cache)));
-    if (s == OK && !(*json = json_dumps(out, JSON_INDENT(2)))) s = fail(e, ERR_NOMEM, "memory is out");
+    if (s == OK) return api_json(out, json, e);
     json_decref(out);
     return s;
 }

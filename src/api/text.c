@@ -292,11 +292,9 @@ static status tokenize_corpus(const tokenizer *t, const char *const *files, int 
     feed_result r;
     TRY(corpus_write(out, &c, &r, e));
     if (!json) return OK;
-    json_t *j = json_pack("{s:s,s:I,s:I,s:I,s:I}", "out", out, "documents", (json_int_t)r.documents, "tokens",
-                          (json_int_t)r.tokens, "bytes", (json_int_t)r.bytes, "damaged", (json_int_t)r.damaged);
-    *json = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
-    json_decref(j);
-    return *json ? OK : fail(e, ERR_NOMEM, "memory is out");
+    return api_json(json_pack("{s:s,s:I,s:I,s:I,s:I}", "out", out, "documents", (json_int_t)r.documents, "tokens",
+                              (json_int_t)r.tokens, "bytes", (json_int_t)r.bytes, "damaged", (json_int_t)r.damaged),
+                    json, e);
 }
 
 int hadal_tokenize_corpus(const hadal_tokenizer *t, const char *const *files, int n_files, const char *out,

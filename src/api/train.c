@@ -127,12 +127,11 @@ int hadal_train_keys(char **text, hadal_error *e) {
 }
 
 static status bench(const hadal_bench_train_options *o, char **json, error *e) {
-    static const char *const names[] = {"f32", "bf16", "fp8"};
     bench_train_options b = {.path = o->path, .tokens = o->tokens, .kernels = o->kernels};
     int kind = 0;
     const char *wanted = o->precision ? o->precision : "bf16";
-    while (kind < 3 && strcmp(names[kind], wanted)) kind++;
-    if (kind == 3) return fail(e, ERR_ARG, "precision is \"%s\": use f32, bf16 or fp8", wanted);
+    while (kind < PRECISIONS && strcmp(precision_names[kind], wanted)) kind++;
+    if (kind == PRECISIONS) return fail(e, ERR_ARG, "precision is \"%s\": use f32, bf16 or fp8", wanted);
     b.precision = (precision)kind;
     b.threads = api_threads(o->threads);
     b.batch = o->batch ? o->batch : 4;

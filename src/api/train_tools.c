@@ -57,9 +57,7 @@ static status eval(hadal_model *m, const char *task, hadal_eval_options *o, char
     json_t *report;
     if (!v.greedy && !v.sampled) return fail(e, ERR_ARG, "decoding \"%s\": use greedy or sampled", way);
     TRY(eval_run(m->g, m->text.tokenizer.t, task, &v, &report, e));
-    *json = json_dumps(report, JSON_INDENT(2));
-    json_decref(report);
-    return *json ? OK : fail(e, ERR_NOMEM, "memory is out");
+    return api_json(report, json, e);
 }
 
 int hadal_eval(hadal_model *m, const char *task, const hadal_eval_options *o, char **json, hadal_error *e) {

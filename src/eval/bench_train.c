@@ -67,9 +67,8 @@ static status report(const bench *b, double *seconds, json_t **out, error *e) {
     qsort(seconds, (size_t)o->steps, sizeof *seconds, by_size);
     const double best = tokens / seconds[0], median = tokens / seconds[o->steps / 2],
                  peak = 1e9 * (o->precision == PRECISION_BF16 ? machine.bf16_gflops : machine.f32_gflops);
-    static const char *const names[] = {"f32", "bf16", "fp8"};
     *out = json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "precision",
-                     names[o->precision], "kernels", machine.level, "threads", machine.threads, "batch",
+                     precision_names[o->precision], "kernels", machine.level, "threads", machine.threads, "batch",
                      (json_int_t)o->batch, "seq_len", (json_int_t)o->seq_len, "steps", (json_int_t)o->steps,
                      "parameters", (json_int_t)(n.parameters + n.mtp), "active", (json_int_t)n.active, "tokens_per_s",
                      best, "median_tokens_per_s", median, "gflops", best * b->t.flops_per_token / 1e9, "peak_gflops",

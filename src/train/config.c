@@ -10,6 +10,8 @@
 #include "base/yaml.h"
 #include "train/config_table.h"
 
+const char *const precision_names[PRECISIONS] = {"f32", "bf16", "fp8"};
+
 enum { RUN_FILE_MAX = 1 << 20, NAME_MAX_ = 64 };
 
 _Static_assert(sizeof(precision) == sizeof(unsigned) && sizeof(packing) == sizeof(unsigned), "enums are ints");

@@ -18,7 +18,8 @@ typedef struct string_list {
     int n;
 } string_list;
 
-typedef enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_FP8 } precision;
+typedef enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_FP8, PRECISIONS } precision;
+extern const char *const precision_names[PRECISIONS];
 typedef enum mtp_hidden { MTP_POST_NORM, MTP_PRE_NORM } mtp_hidden;
 typedef enum drop_policy { DROP_PROBS, DROP_POSITION } drop_policy;
 typedef enum dsa_stage { DSA_OFF, DSA_DENSE_WARMUP, DSA_SPARSE } dsa_stage;
