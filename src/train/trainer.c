@@ -46,15 +46,17 @@ static int64_t start_of(const params *p, int64_t i) {
     return i < p->count ? p->list[i].first : p->total;
 }
 
-/* The shares of a group as places in the flat arrays, for reduce_scatter and all_gather. */
-static status places(const trainer *t, int which, int64_t **out, error *e) {
-    const comm *group = which ? &t->net.edp : t->net.dp;
-    const int64_t first = which ? t->p.shared : 0, end = which ? t->p.count : t->p.shared;
-    shard mine;
-    *out = malloc((size_t)(group->size + 1) * sizeof **out);
-    if (!*out) return fail(e, ERR_NOMEM, "memory is out");
-    share_out(&t->p, first, end, group, &mine, *out);
-    for (int r = 0; r <= group->size; r++) (*out)[r] = start_of(&t->p, (*out)[r]) - start_of(&t->p, first);
+/* Shares of both halves: of this rank, and of all ranks as places in the flat arrays, counted from the half's start. */
+static status share_all(trainer *t, error *e) {
+    params *p = &t->p;
+    const int64_t ends[] = {0, p->shared, p->count};
+    for (int i = 0; i < 2; i++) {
+        const comm *group = i ? &t->net.edp : t->net.dp;
+        int64_t *cut = t->cut[i] = arena_zero(p->mem, (size_t)group->size + 1, sizeof *cut);
+        if (!cut) return fail(e, ERR_NOMEM, "memory is out");
+        share_out(p, ends[i], ends[i + 1], group, &t->share[i], cut);
+        for (int r = 0; r <= group->size; r++) cut[r] = start_of(p, cut[r]) - start_of(p, ends[i]);
+    }
     return OK;
 }
 
@@ -66,11 +68,7 @@ shard trainer_owned(const trainer *t, int half) {
 static status open_optimizers(trainer *t, error *e) {
     const train_config *c = t->cfg;
     params *p = &t->p;
-    int64_t *cut = malloc((size_t)(t->net.world->size + 1) * sizeof *cut);
-    if (!cut) return fail(e, ERR_NOMEM, "memory is out");
-    share_out(p, 0, p->shared, t->net.dp, &t->share[0], cut);
-    share_out(p, p->shared, p->count, &t->net.edp, &t->share[1], cut);
-    free(cut);
+    TRY(share_all(t, e));
     if (t->lora) return optimizer_open(&t->optimizer[0], c, lora_params(t->lora), 0, lora_params(t->lora)->count, e);
     for (int i = 0; i < 2; i++) {
         const shard s = trainer_owned(t, i);
@@ -244,11 +242,7 @@ static status reduce_gradients(trainer *t, error *e) {
             TRY(group->kind->all_reduce(group, t->p.g + first, end - first, e));
             continue;
         }
-        int64_t *cut;
-        TRY(places(t, i, &cut, e));
-        status s = group->kind->reduce_scatter(group, t->p.g + first, cut, e);
-        free(cut);
-        TRY(s);
+        TRY(group->kind->reduce_scatter(group, t->p.g + first, t->cut[i], e));
     }
     return OK;
 }
@@ -380,11 +374,7 @@ static status gather_weights(trainer *t, error *e) {
     for (int i = 0; i < 2 && t->cfg->training.zero; i++) {
         comm *group = i ? &t->net.edp : t->net.dp;
         if (group->size == 1) continue;
-        int64_t *cut;
-        TRY(places(t, i, &cut, e));
-        status s = group->kind->all_gather(group, t->p.w + start_of(&t->p, i ? t->p.shared : 0), cut, e);
-        free(cut);
-        TRY(s);
+        TRY(group->kind->all_gather(group, t->p.w + start_of(&t->p, i ? t->p.shared : 0), t->cut[i], e));
     }
     return OK;
 }

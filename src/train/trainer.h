@@ -23,6 +23,7 @@ typedef struct trainer {
     model *m, *g;      /* over p.w and p.g */
     executor *x;
     shard share[2];          /* of the weights that all ranks hold, and of the routed experts: what it saves */
+    int64_t *cut[2];         /* where each rank's share of them begins in its half of the flat arrays */
     optimizer *optimizer[2]; /* of trainer_owned */
     step_sums sums;
     layer_load *layers;                 /* of the step metrics */
