@@ -19,7 +19,7 @@
 #include "tensor/real.h"
 #include "tensor/tensor.h"
 
-/* Sizes of weights, as names over the configuration (weights.c gives the numbers). */
+/* Sizes of weights, as names over the configuration. */
 typedef enum dim_name {
     DIM_NONE, /* second dimension of a vector */
     DIM_HIDDEN,
@@ -40,6 +40,8 @@ typedef enum dim_name {
     DIM_INDEX,
     DIM_INDEX_HEADS
 } dim_name;
+
+int64_t dim_size(const model_config *c, dim_name d); /* in block.c */
 
 enum weight_flags {
     W_VECTOR = 1,     /* field is real *: widened to F32 when bound (norms, biases: a few KB) */

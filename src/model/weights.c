@@ -29,30 +29,6 @@ static const weight_slot mtp_slots[] = {
     {.name = ""}};
 #undef P
 
-static int64_t dim_of(const model_config *c, dim_name d) {
-    switch (d) {
-    case DIM_NONE: return 1;
-    case DIM_HIDDEN: return c->hidden_size;
-    case DIM_2_HIDDEN: return 2 * c->hidden_size;
-    case DIM_VOCAB: return c->vocab_size;
-    case DIM_INTERMEDIATE: return c->intermediate_size;
-    case DIM_EXPERT: return c->moe_intermediate_size;
-    case DIM_SHARED_EXPERT: return c->n_shared_experts * c->moe_intermediate_size;
-    case DIM_EXPERTS: return c->n_routed_experts;
-    case DIM_Q_RANK: return c->q_lora_rank;
-    case DIM_KV_RANK: return c->kv_lora_rank;
-    case DIM_KV_ROW: return c->kv_lora_rank + c->qk_rope_head_dim;
-    case DIM_Q_OUT: return c->num_attention_heads * config_qk_dim(c);
-    case DIM_K_OUT: return c->num_key_value_heads * c->head_dim;
-    case DIM_KV_B_OUT: return c->num_attention_heads * (c->qk_nope_head_dim + c->v_head_dim);
-    case DIM_O_IN: return c->num_attention_heads * (c->kv_lora_rank ? c->v_head_dim : c->head_dim);
-    case DIM_INDEX_OUT: return c->index_n_heads * c->index_head_dim;
-    case DIM_INDEX: return c->index_head_dim;
-    case DIM_INDEX_HEADS: return c->index_n_heads;
-    }
-    return 0;
-}
-
 static status each_slot(const model_config *c, const weight_slot *slots, int64_t layer, int owner,
                         status (*f)(void *, const weight_item *), void *arg) {
     for (const weight_slot *s = slots; *s->name; s++) {
@@ -62,7 +38,7 @@ static status each_slot(const model_config *c, const weight_slot *slots, int64_t
                          .expert = -1,
                          .owner = owner,
                          .ndim = s->flags & W_VECTOR ? 1 : 2,
-                         .dim = {dim_of(c, s->dim[0]), dim_of(c, s->dim[1])}};
+                         .dim = {dim_size(c, s->dim[0]), dim_size(c, s->dim[1])}};
         int64_t experts = s->flags & W_PER_EXPERT ? c->n_routed_experts : 1;
         const char *mark = s->flags & W_PER_EXPERT ? strstr(s->name, "%d") : NULL;
         for (int64_t x = 0; x < experts; x++) {

@@ -66,31 +66,6 @@ typedef struct block {
 
 /* --- building ----------------------------------------------------------------------------------------------------- */
 
-static int64_t dim_of(const model_config *c, dim_name d) { /* as in model/weights.c */
-    switch (d) {
-    case DIM_NONE: return 1;
-    case DIM_HIDDEN: return c->hidden_size;
-    case DIM_INTERMEDIATE: return c->intermediate_size;
-    case DIM_EXPERT: return c->moe_intermediate_size;
-    case DIM_SHARED_EXPERT: return c->n_shared_experts * c->moe_intermediate_size;
-    case DIM_EXPERTS: return c->n_routed_experts;
-    case DIM_Q_RANK: return c->q_lora_rank;
-    case DIM_KV_RANK: return c->kv_lora_rank;
-    case DIM_KV_ROW: return c->kv_lora_rank + c->qk_rope_head_dim;
-    case DIM_Q_OUT: return c->num_attention_heads * config_qk_dim(c);
-    case DIM_K_OUT: return c->num_key_value_heads * c->head_dim;
-    case DIM_KV_B_OUT: return c->num_attention_heads * (c->qk_nope_head_dim + c->v_head_dim);
-    case DIM_O_IN: return c->num_attention_heads * (c->kv_lora_rank ? c->v_head_dim : c->head_dim);
-    case DIM_INDEX_OUT: return c->index_n_heads * c->index_head_dim;
-    case DIM_INDEX: return c->index_head_dim;
-    case DIM_INDEX_HEADS: return c->index_n_heads;
-    case DIM_2_HIDDEN:
-    case DIM_VOCAB: break; /* not in blocks */
-    }
-    fail_msg("a part has a weight of an unknown size");
-    return 0;
-}
-
 static variable *add_variable(block *b, const char *name, int64_t n) {
     assert_true(b->n_vars < MOST_VARIABLES);
     variable *v = &b->var[b->n_vars++];
@@ -107,7 +82,7 @@ static void set_tensor(void *field, double *data, int64_t rows, int64_t columns)
 }
 
 static void add_slot(block *b, int p, const weight_slot *s, uint64_t seed) {
-    const int64_t rows = dim_of(&b->cfg, s->dim[0]), columns = dim_of(&b->cfg, s->dim[1]),
+    const int64_t rows = dim_size(&b->cfg, s->dim[0]), columns = dim_size(&b->cfg, s->dim[1]),
                   experts = s->flags & W_PER_EXPERT ? b->cfg.n_routed_experts : 1;
     char *w = (char *)b->w[p] + s->field, *dw = (char *)b->dw[p] + s->field;
     variable *v = add_variable(b, s->name, experts * rows * columns);
