@@ -3,34 +3,22 @@
 #include <math.h>
 #include <string.h>
 
-static uint32_t bits(float x) {
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    return u;
-}
-
-static float from_bits(uint32_t u) {
-    float x;
-    memcpy(&x, &u, 4);
-    return x;
-}
-
 /* f32_to_e4m3 and e4m3_to_f32 of tensor/dtype.h in a few integer operations: a checkpoint has 10^12 of them. */
 static uint8_t encode(float x) {
-    uint32_t u = bits(x), a = u & 0x7fffffffu, sign = u >> 24 & 0x80u;
+    uint32_t u = f32_bits(x), a = u & 0x7fffffffu, sign = u >> 24 & 0x80u;
     if (a > 0x7f800000u) return 0x7f;
-    if (a >= bits(448.0f)) return (uint8_t)(sign | 0x7e);
-    if (a >= bits(0x1p-6f)) { /* normal: keep 3 bits of mantissa, move the exponent's bias from 127 to 7 */
+    if (a >= f32_bits(448.0f)) return (uint8_t)(sign | 0x7e);
+    if (a >= f32_bits(0x1p-6f)) { /* normal: keep 3 bits of mantissa, move the exponent's bias from 127 to 7 */
         a += 0x7ffffu + (a >> 20 & 1u);
         return (uint8_t)(sign | ((a >> 20) - (120u << 3)));
     }
     /* below: multiples of 2^-9, which is one unit in the last place of 2^14 */
-    return (uint8_t)(sign | (bits(from_bits(a) + 0x1p14f) & 0xffu));
+    return (uint8_t)(sign | (f32_bits(f32_from_bits(a) + 0x1p14f) & 0xffu));
 }
 
 static float decode(uint8_t code) {
     uint32_t exponent = code >> 3 & 15u, mantissa = code & 7u;
-    float unit = from_bits(((exponent ? exponent : 1) + 117) << 23); /* 2^(exponent - 10) */
+    float unit = f32_from_bits(((exponent ? exponent : 1) + 117) << 23); /* 2^(exponent - 10) */
     float x = (float)(mantissa | (exponent ? 8u : 0u)) * unit;
     if ((code & 0x7f) == 0x7f) x = NAN;
     return code & 0x80 ? -x : x;
@@ -39,7 +27,8 @@ static float decode(uint8_t code) {
 float fp8_scale(float amax, scale_format f) {
     float s = fmaxf(amax, 1e-4f) / 448.0f;
     if (f == SCALE_F32) return s;
-    return from_bits((bits(s) + 0x7fffffu) & 0x7f800000u); /* any bit of the mantissa carries into the exponent */
+    return f32_from_bits((f32_bits(s) + 0x7fffffu) &
+                         0x7f800000u); /* any bit of the mantissa carries into the exponent */
 }
 
 void fp8_quantize_row(uint8_t *codes, float *scales, const float *x, int64_t n, scale_format f) {
@@ -75,11 +64,11 @@ bool fp8_block_scale(float *scale, const tensor *w, int64_t i, int64_t j, scale_
         float x[FP8_BLOCK];
         fp8_load(x, w->type, (const char *)w->data + (size_t)((r + k) * cols + c) * dtype_size(w->type), n);
         for (int64_t m = 0; m < n; m++) {
-            uint32_t a = bits(x[m]) & 0x7fffffffu;
+            uint32_t a = f32_bits(x[m]) & 0x7fffffffu;
             if (a > amax) amax = a;
         }
     }
-    *scale = fp8_scale(from_bits(amax), f);
+    *scale = fp8_scale(f32_from_bits(amax), f);
     return amax < 0x7f800000u;
 }
 

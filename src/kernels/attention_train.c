@@ -53,10 +53,6 @@ typedef struct run {
     int64_t wave;
 } run;
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static int64_t chunks_of(const attention_train *a) {
     return (a->n + CHUNK - 1) / CHUNK;
 }

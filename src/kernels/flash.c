@@ -66,10 +66,6 @@ static int64_t pad(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static void *carve(memory *at, size_t bytes) {
     void *p = at->base ? at->base + at->used : NULL;
     at->used += (bytes + ALIGN - 1) / ALIGN * ALIGN;

@@ -53,51 +53,32 @@ typedef struct plan {
 
 enum { THREAD_FLOATS = 2 * ROW_TILE * COLUMN_TILE > UNIT *UNIT ? 2 * ROW_TILE *COLUMN_TILE : UNIT *UNIT };
 
-static int64_t round_up(int64_t n, int64_t to) {
-    return (n + to - 1) / to * to;
-}
-
-static int64_t min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* --- rounding ---------------------------------------------------------------------------------------------------- */
-
-static uint32_t bits(float x) {
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    return u;
-}
-
-static float from_bits(uint32_t u) {
-    float x;
-    memcpy(&x, &u, 4);
-    return x;
-}
 
 /* Absolute values order like their bits, with infinity and then NaN on top: a tile with a NaN is NaN altogether. */
 float fp8_tile_scale(const float *x, int64_t n, bool powers) {
     int32_t most = 0;
     for (int64_t i = 0; i < n; i++) {
-        int32_t a = (int32_t)(bits(x[i]) & 0x7fffffffu);
+        int32_t a = (int32_t)(f32_bits(x[i]) & 0x7fffffffu);
         most = a > most ? a : most;
     }
-    float amax = from_bits((uint32_t)most);
+    float amax = f32_from_bits((uint32_t)most);
     const float s = (amax < 1e-4f ? 1e-4f : amax) / 448.0f;
-    return powers ? from_bits((bits(s) + 0x7fffffu) & 0x7f800000u) : s; /* any bit of the mantissa: the next power */
+    return powers ? f32_from_bits((f32_bits(s) + 0x7fffffu) & 0x7f800000u)
+                  : s; /* any bit of the mantissa: the next power */
 }
 
 /* Three bits of mantissa down to 2^-6, multiples of 2^-9 below, which is one unit in the last place of 2^14. */
 static float round_e4m3(float x) {
     const int32_t least_normal = 0x3c800000, most = 0x43e00000, infinity = 0x7f800000; /* 2^-6, 448 */
-    int32_t u = (int32_t)bits(x), a = u & 0x7fffffff;
+    int32_t u = (int32_t)f32_bits(x), a = u & 0x7fffffff;
     int32_t normal = (int32_t)(((uint32_t)a + 0x7ffffu + (uint32_t)(a >> 20 & 1)) & 0xfff00000u);
-    float shifted = from_bits((uint32_t)a) + 0x1p14f;
-    int32_t small = (int32_t)bits(shifted - 0x1p14f);
+    float shifted = f32_from_bits((uint32_t)a) + 0x1p14f;
+    int32_t small = (int32_t)f32_bits(shifted - 0x1p14f);
     int32_t is_small = -(a < least_normal), r = (small & is_small) | (normal & ~is_small);
     r = a > most ? most : r;
     r = a > infinity ? a : r;
-    return from_bits((uint32_t)(r | (u & INT32_MIN)));
+    return f32_from_bits((uint32_t)(r | (u & INT32_MIN)));
 }
 
 void fp8_tile_round(float *restrict to, const float *restrict x, float scale) {
@@ -120,7 +101,7 @@ static float number(const operand *o, int64_t at) {
 
 /* The numbers of a unit as x[row][k], zeros where there are none. */
 static void load_unit(const operand *o, int64_t r0, int64_t k0, float *x) {
-    int64_t rows = min(UNIT, o->count - r0), columns = min(UNIT, o->k - k0);
+    int64_t rows = least(UNIT, o->count - r0), columns = least(UNIT, o->k - k0);
     int64_t first = o->k_down ? k0 * o->ld + r0 : r0 * o->ld + k0, down = o->k_down ? 1 : o->ld;
     int64_t right = o->k_down ? o->ld : 1;
     if (rows < UNIT || columns < UNIT) memset(x, 0, sizeof(float) * UNIT * UNIT);
@@ -228,7 +209,7 @@ static void tile_task(void *arg, int64_t task, int thread) {
     const piece *pc = &p->piece[i];
     int64_t tile = task - pc->first_task, row = tile % pc->row_tiles * ROW_TILE;
     int64_t column = tile / pc->row_tiles * COLUMN_TILE;
-    int64_t rows = min(ROW_TILE, pc->rows - row), columns = min(COLUMN_TILE, pc->columns - column);
+    int64_t rows = least(ROW_TILE, pc->rows - row), columns = least(COLUMN_TILE, pc->columns - column);
     int64_t groups = (columns + GROUP - 1) / GROUP;
     float *total = p->thread + (size_t)thread * THREAD_FLOATS, *sum = total + ROW_TILE * COLUMN_TILE;
     memset(total, 0, sizeof(float) * ROW_TILE * COLUMN_TILE);
@@ -239,7 +220,7 @@ static void tile_task(void *arg, int64_t task, int thread) {
             block_call c = {.w = a->values + row * ld + k0,
                             .ldw = ld,
                             .rows = round_up(rows, GROUP),
-                            .k = round_up(min(UNIT, a->k - k0), K_STEP),
+                            .k = round_up(least(UNIT, a->k - k0), K_STEP),
                             .x = b->values + (column / GROUP * ld + k0) * GROUP,
                             .x_group = ld * GROUP,
                             .groups = groups,

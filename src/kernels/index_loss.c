@@ -46,10 +46,6 @@ typedef struct run {
     int64_t d_qk, heads, dim, n; /* the largest of the list */
 } run;
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static int64_t most(int64_t a, int64_t b) {
     return a > b ? a : b;
 }

@@ -77,14 +77,6 @@ void linear_fill(linear_micro *m, level l) {
 #endif
 }
 
-static int64_t round_up(int64_t n, int64_t to) {
-    return (n + to - 1) / to * to;
-}
-
-static int64_t min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static size_t compute_size(compute c) {
     return c == COMPUTE_F32 ? 4 : 2;
 }
@@ -99,7 +91,7 @@ static int64_t k_block(int64_t n) {
 /* Where columns k0 .. of a group of tokens lie: [column block][group][column][16], blocks in one piece so that they
  * spread evenly over the sets of a cache. */
 static char *laid_out(const input *in, int64_t k0, int64_t group) {
-    int64_t k = round_up(min(k_block(in->n), in->in - k0), K_STEP);
+    int64_t k = round_up(least(k_block(in->n), in->in - k0), K_STEP);
     return in->to + (size_t)((k0 * in->units + group * k) * GROUP) * compute_size(in->compute);
 }
 
@@ -109,7 +101,7 @@ static void prepare_unit(const plan *p, const input *in, int64_t unit) {
         int64_t t = unit * GROUP, step = k_block(in->n);
         for (int64_t k0 = 0; k0 < in->in; k0 += step)
             p->q->linear->group_x[in->compute](laid_out(in, k0, unit), in->x + t * in->ldx + k0, in->ldx,
-                                               min(GROUP, in->n - t), min(step, in->in - k0));
+                                               least(GROUP, in->n - t), least(step, in->in - k0));
     } else if (in->kind == FEW) {
         in->few_x((uint16_t *)to, in->x + unit * in->ldx, in->in);
     } else {
@@ -206,7 +198,7 @@ static void few_task(const plan *pl, const piece *pc, int64_t tile, float *sums)
     const product *p = pc->p;
     const tensor *w = p->w;
     const input *in = &pl->input[pc->input];
-    int64_t row = tile * pc->row_tile, rows = min(pc->row_tile, w->dim[0] - row);
+    int64_t row = tile * pc->row_tile, rows = least(pc->row_tile, w->dim[0] - row);
     bool plain = plain_output(p);
     few_call c = {.w = weight_row(w, row),
                   .in = w->dim[1],
@@ -227,8 +219,8 @@ static void transposed_task(const plan *pl, const piece *pc, int64_t tile, float
     const product *p = pc->p;
     const tensor *w = p->w;
     const input *in = &pl->input[pc->input];
-    int64_t first = tile / pc->token_tiles * pc->row_tile, columns = min(pc->row_tile, w->dim[1] - first);
-    int64_t t = tile % pc->token_tiles * pc->token_tile, n = min(pc->token_tile, p->n - t);
+    int64_t first = tile / pc->token_tiles * pc->row_tile, columns = least(pc->row_tile, w->dim[1] - first);
+    int64_t t = tile % pc->token_tiles * pc->token_tile, n = least(pc->token_tile, p->n - t);
     bool plain = plain_output(p);
     int64_t ldx = in->to ? (int64_t)(in->unit / 4) : p->ldx;
     transposed_call c = {.w = w->data,
@@ -283,15 +275,15 @@ static region look_ahead(const many *m, int64_t r, int64_t k0) {
         }
     }
     return (region){.at = (const char *)weight_row(w, r1) + k1 * element,
-                    .rows = r1 < w->dim[0] ? min(m->panel_rows, w->dim[0] - r1) : 0,
-                    .bytes = min(m->k_block, columns - k1) * element,
+                    .rows = r1 < w->dim[0] ? least(m->panel_rows, w->dim[0] - r1) : 0,
+                    .bytes = least(m->k_block, columns - k1) * element,
                     .stride = columns * element};
 }
 
 static void multiply_panel(const plan *pl, const many *m, int64_t r, int64_t k0) {
     const tensor *w = m->p->w;
     compute mode = m->pc->compute;
-    int64_t k = min(m->k_block, w->dim[1] - k0), rows = min(m->panel_rows, m->end - r);
+    int64_t k = least(m->k_block, w->dim[1] - k0), rows = least(m->panel_rows, m->end - r);
     block_call b = {.rows = round_up(rows, GROUP),
                     .k = round_up(k, K_STEP),
                     .x = laid_out(m->in, k0, m->t / GROUP),
@@ -325,13 +317,13 @@ static void many_task(const plan *pl, const piece *pc, int64_t tile, float *sums
     const product *p = pc->p;
     many m = {.p = p, .pc = pc, .in = &pl->input[pc->input], .size = compute_size(pc->compute), .sums = sums};
     m.row = tile / pc->token_tiles * pc->row_tile;
-    m.end = min(m.row + pc->row_tile, p->w->dim[0]);
+    m.end = least(m.row + pc->row_tile, p->w->dim[0]);
     m.t = tile % pc->token_tiles * pc->token_tile;
-    m.n = min(pc->token_tile, p->n - m.t);
+    m.n = least(pc->token_tile, p->n - m.t);
     m.groups = (m.n + GROUP - 1) / GROUP;
     m.as_is = direct(pc->compute, p->w, m.end - m.row, m.groups);
     m.k_block = k_block(p->n);
-    m.panel_rows = min(PANEL / m.k_block, OUT_TILE);
+    m.panel_rows = least(PANEL / m.k_block, OUT_TILE);
     m.panel = (char *)(sums + OUT_TILE * TOKEN_TILE);
     for (int64_t k0 = 0; k0 == 0 || k0 < p->w->dim[1]; k0 += m.k_block)
         for (int64_t r = m.row; r < m.end; r += m.panel_rows) multiply_panel(pl, &m, r, k0);
@@ -383,7 +375,7 @@ static int64_t cut(piece *pc, int64_t out_tile) {
     pc->token_tile = pc->p->n;
     if (pc->kind == FEW) {
         int64_t row_bytes = w->dim[1] * (int64_t)dtype_size(w->type) + 1;
-        pc->row_tile = min(FEW_ROWS, round_up(FEW_BYTES / OUT_TILE * out_tile / row_bytes + 1, 8));
+        pc->row_tile = least(FEW_ROWS, round_up(FEW_BYTES / OUT_TILE * out_tile / row_bytes + 1, 8));
     } else if (pc->kind == MANY) {
         pc->row_tile = out_tile;
         pc->token_tile = TOKEN_TILE;

@@ -67,14 +67,6 @@ typedef struct plan {
 
 enum { THREAD_BYTES = ROW_TILE * (COLUMN_TILE * sizeof(float) + BLOCK_BYTES + PAD) };
 
-static int64_t round_up(int64_t n, int64_t to) {
-    return (n + to - 1) / to * to;
-}
-
-static int64_t min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static int64_t number_size(compute c) {
     return c == COMPUTE_F32 ? 4 : 2;
 }
@@ -87,7 +79,7 @@ static int64_t k_block(compute c) {
 
 /* Where a group of columns lies in the block that begins with k0. */
 static char *laid_out(const lanes *l, int64_t k0, int64_t group) {
-    int64_t groups = (l->columns + GROUP - 1) / GROUP, k = round_up(min(k_block(l->compute), l->k - k0), K_STEP);
+    int64_t groups = (l->columns + GROUP - 1) / GROUP, k = round_up(least(k_block(l->compute), l->k - k0), K_STEP);
     return l->to + (k0 * groups + group * k) * GROUP * number_size(l->compute);
 }
 
@@ -99,18 +91,18 @@ static void lanes_task(void *arg, int64_t task, int thread) {
     const lanes *l = &p->lanes[i];
     int64_t across = (l->columns + LANES_UNIT - 1) / LANES_UNIT, unit = task - l->first_task;
     int64_t column = unit % across * LANES_UNIT, k0 = unit / across * k_block(l->compute);
-    int64_t k = min(k_block(l->compute), l->k - k0), group = round_up(k, K_STEP) * GROUP;
+    int64_t k = least(k_block(l->compute), l->k - k0), group = round_up(k, K_STEP) * GROUP;
     if (l->turned) {
         const float *b = (const float *)l->b + k0;
-        for (int64_t end = min(column + LANES_UNIT, l->columns); column < end; column += GROUP)
+        for (int64_t end = least(column + LANES_UNIT, l->columns); column < end; column += GROUP)
             p->q->linear->group_x[l->compute](laid_out(l, k0, column / GROUP), b + column * l->ld, l->ld,
-                                              min(GROUP, l->columns - column), k);
+                                              least(GROUP, l->columns - column), k);
         return;
     }
     lanes_call c = {.b = (const char *)l->b + (k0 * l->ld + column) * (int64_t)dtype_size(l->type),
                     .ld = l->ld,
                     .k = k,
-                    .columns = min(LANES_UNIT, l->columns - column),
+                    .columns = least(LANES_UNIT, l->columns - column),
                     .to = laid_out(l, k0, column / GROUP),
                     .group = group};
     p->q->linear->lanes[l->compute][l->type](&c);
@@ -178,8 +170,8 @@ static region look_ahead(const piece *pc, const segment *s, const segment *end, 
             row += pc->row_tile;
         }
     }
-    int64_t k = min(k_block(pc->compute), s->k - k0);
-    rows = min(rows, pc->rows - row);
+    int64_t k = least(k_block(pc->compute), s->k - k0);
+    rows = least(rows, pc->rows - row);
     if (rows <= 0) return (region){0};
     const float *at = pc->turned ? s->a + k0 * s->lda + row : s->a + row * s->lda + k0;
     return (region){.at = (const char *)at,
@@ -198,15 +190,16 @@ static void tile_task(void *arg, int64_t task, int thread) {
     }
     const piece *pc = &p->piece[low];
     int64_t tile = task - pc->first_task, row = tile % pc->row_tiles * pc->row_tile;
-    int64_t group = tile / pc->row_tiles * pc->group_tile, rows = min(pc->row_tile, pc->rows - row);
-    int64_t columns = min(pc->group_tile * GROUP, pc->columns - group * GROUP), groups = (columns + GROUP - 1) / GROUP;
+    int64_t group = tile / pc->row_tiles * pc->group_tile, rows = least(pc->row_tile, pc->rows - row);
+    int64_t columns = least(pc->group_tile * GROUP, pc->columns - group * GROUP),
+            groups = (columns + GROUP - 1) / GROUP;
     float *sums = p->thread + (size_t)thread * (THREAD_BYTES / sizeof(float));
     void *panel = sums + ROW_TILE * COLUMN_TILE;
     bool first = true;
     const int64_t ld = (BLOCK_BYTES + PAD) / number_size(pc->compute);
     for (const segment *s = &p->segment[pc->segment]; s < &p->segment[pc->segment + pc->segments]; s++) {
         for (int64_t k0 = 0; k0 < s->k; k0 += k_block(pc->compute), first = false) {
-            int64_t k = min(k_block(pc->compute), s->k - k0);
+            int64_t k = least(k_block(pc->compute), s->k - k0);
             make_panel(p, pc, s, row, rows, k0, k, panel, ld);
             block_call b = {.w = panel,
                             .ldw = ld,
@@ -370,7 +363,7 @@ static void bias_task(void *arg, int64_t task, int thread) {
     if (!d->dbias) return;
     for (int64_t o = 0; o < d->out; o += 64) {
         float sum[64] = {0};
-        int64_t columns = min(64, d->out - o);
+        int64_t columns = least(64, d->out - o);
         for (int64_t t = 0; t < d->n; t++)
             for (int64_t i = 0; i < columns; i++) sum[i] += d->dy[t * d->lddy + o + i];
         for (int64_t i = 0; i < columns; i++) d->dbias[o + i] += sum[i];

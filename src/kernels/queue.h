@@ -8,6 +8,14 @@
 #include "kernels/levels.h"
 #include "kernels/ops.h"
 
+static inline int64_t round_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+static inline int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
 struct linear_micro; /* kernels/linear_micro.h: inner kernels of products */
 struct attn_micro;   /* kernels/attn_micro.h: inner kernels of everything else */
 

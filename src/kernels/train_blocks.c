@@ -8,10 +8,6 @@ void *block_carve(block_memory *at, int64_t numbers, size_t size) {
     return p;
 }
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* --- products ----------------------------------------------------------------------------------------------------- */
 
 block_products block_products_of(const queue *q) {

@@ -30,16 +30,24 @@ uint8_t
 f32_to_e4m3(float x); /* nearest even, saturating at 448; NaN -> 0x7f (what PyTorch's cast does after clamping) */
 float f16_to_f32(uint16_t code);
 
+static inline uint32_t f32_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+
+static inline float f32_from_bits(uint32_t u) {
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+
 static inline float bf16_to_f32(uint16_t code) {
-    uint32_t u = (uint32_t)code << 16;
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
+    return f32_from_bits((uint32_t)code << 16);
 }
 
 static inline uint16_t f32_to_bf16(float x) { /* nearest even; NaN stays NaN */
-    uint32_t u;
-    memcpy(&u, &x, 4);
+    uint32_t u = f32_bits(x);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((u >> 16) | 0x40u);
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
