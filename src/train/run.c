@@ -158,17 +158,16 @@ static void add_weight(slices *s, const params *p, optimizer *o, int64_t i) {
     if (m.v) add_slice(s, x, ".exp_avg_sq", m.type, m.v);
 }
 
-/* Everything this rank has to save: its shares, or the adapters (first rank). */
-static status open_slices(const run *r, slices *s) {
-    const trainer *t = &r->t;
-    const params *p = t->lora ? lora_params(t->lora) : &t->p;
+/* Everything this rank has to save. */
+static status open_slices(run *r, slices *s) {
+    trainer *t = &r->t;
+    const params *p = trainer_params(t);
     s->count = 0;
     s->list = calloc((size_t)p->count * 3 + 1, sizeof *s->list);
     s->names = calloc((size_t)p->count * 3 + 1, sizeof *s->names);
     if (!s->list || !s->names) return fail(r->e, ERR_NOMEM, "memory is out");
-    for (int half = 0; half < 2 && !t->lora; half++)
+    for (int half = 0; half < 2; half++)
         for (int64_t i = t->share[half].first; i < t->share[half].end; i++) add_weight(s, p, t->optimizer[half], i);
-    for (int64_t i = 0; t->lora && first_rank(r) && i < p->count; i++) add_weight(s, p, t->optimizer[0], i);
     return OK;
 }
 
@@ -204,8 +203,7 @@ static status read_moment(const native_file *f, const param *x, const char *suff
 
 static status read_weights(run *r, const native_file *f) {
     trainer *t = &r->t;
-    params *p = t->lora ? lora_params(t->lora) : &t->p;
-    const shard all[2] = {{0, p->count}, {0, 0}};
+    params *p = trainer_params(t);
     for (int64_t i = 0; i < p->count; i++) {
         const param *x = &p->list[i];
         const native_slice *s = native_find(f, x->name);
@@ -216,7 +214,7 @@ static status read_weights(run *r, const native_file *f) {
         TRY(native_read(f, x->name, 0, x->n, p->w + x->first, r->e));
     }
     for (int half = 0; half < 2; half++) {
-        const shard owned = t->lora ? all[half] : trainer_owned(t, half);
+        const shard owned = trainer_owned(t, half);
         for (int64_t i = owned.first; i < owned.end; i++) {
             const moments m = optimizer_moments(t->optimizer[half], i);
             TRY(read_moment(f, &p->list[i], ".exp_avg", m.type, m.m, r->e));

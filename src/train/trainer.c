@@ -50,6 +50,8 @@ static int64_t start_of(const params *p, int64_t i) {
 static status share_all(trainer *t, error *e) {
     params *p = &t->p;
     const int64_t ends[] = {0, p->shared, p->count};
+    if (t->lora && t->net.world->rank == 0) t->share[0].end = lora_params(t->lora)->count;
+    if (t->lora) return OK;
     for (int i = 0; i < 2; i++) {
         const comm *group = i ? &t->net.edp : t->net.dp;
         int64_t *cut = t->cut[i] = arena_zero(p->mem, (size_t)group->size + 1, sizeof *cut);
@@ -60,19 +62,21 @@ static status share_all(trainer *t, error *e) {
     return OK;
 }
 
+params *trainer_params(trainer *t) {
+    return t->lora ? lora_params(t->lora) : &t->p;
+}
+
 shard trainer_owned(const trainer *t, int half) {
+    if (t->lora) return (shard){0, half ? 0 : lora_params(t->lora)->count};
     if (t->cfg->training.zero) return t->share[half];
     return half ? (shard){t->p.shared, t->p.count} : (shard){0, t->p.shared};
 }
 
 static status open_optimizers(trainer *t, error *e) {
-    const train_config *c = t->cfg;
-    params *p = &t->p;
     TRY(share_all(t, e));
-    if (t->lora) return optimizer_open(&t->optimizer[0], c, lora_params(t->lora), 0, lora_params(t->lora)->count, e);
     for (int i = 0; i < 2; i++) {
         const shard s = trainer_owned(t, i);
-        TRY(optimizer_open(&t->optimizer[i], c, p, s.first, s.end, e));
+        TRY(optimizer_open(&t->optimizer[i], t->cfg, trainer_params(t), s.first, s.end, e));
     }
     return OK;
 }
@@ -384,7 +388,7 @@ status trainer_update(trainer *t, step_metrics *m, error *e) {
     m->skipped = must_skip(t, m);
     if (!m->skipped) {
         const double scale = clip > 0 && m->grad_norm + 1e-6 > clip ? clip / (m->grad_norm + 1e-6) : 1;
-        params *p = t->lora ? lora_params(t->lora) : &t->p;
+        params *p = trainer_params(t);
         t->updates++;
         for (int i = 0; i < 2; i++)
             if (t->optimizer[i]) TRY(optimizer_step(t->optimizer[i], t->q, p, t->updates, m->lr, scale, e));

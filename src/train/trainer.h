@@ -22,7 +22,8 @@ typedef struct trainer {
     struct lora *lora; /* NULL: none */
     model *m, *g;      /* over p.w and p.g */
     executor *x;
-    shard share[2];          /* of the weights that all ranks hold, and of the routed experts: what it saves */
+    shard share[2];          /* of the weights that all ranks hold, and of the routed experts: what it saves; adapters
+                                are the first rank's */
     int64_t *cut[2];         /* where each rank's share of them begins in its half of the flat arrays */
     optimizer *optimizer[2]; /* of trainer_owned */
     step_sums sums;
@@ -59,6 +60,9 @@ status trainer_update(trainer *t, step_metrics *out, error *e);
 
 /* Mean cross-entropy of the main model over batches, nothing changed. */
 status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e);
+
+/* What is trained: the weights, or the adapters. */
+params *trainer_params(trainer *t);
 
 /* Weights that this rank's optimizers update: its shares (ZeRO-1), or all. */
 shard trainer_owned(const trainer *t, int half);
