@@ -1,0 +1,61 @@
+/* What completions are worth: named functions of texts, each with a weight. A run file lists them (rollout.rewards):
+ *
+ *   rewards: [{name: accuracy, needs: format}, {name: format, weight: 0.1, pattern: '^<think>...$'}]
+ *
+ * name says which function; weight (default 1) multiplies its score in the sum; `needs` names another reward of the list:
+ * where that one's score is not positive, this one's is 0; `as` gives it another name in logs when a function is used
+ * twice; all other members are the function's own and checked by it. `hadal grpo --rewards` prints the functions and
+ * their members. */
+#ifndef HADAL_REWARD_REWARD_H
+#define HADAL_REWARD_REWARD_H
+
+#include <stdbool.h>
+#include "base/json.h"
+#include "base/str.h"
+
+typedef struct reward_input { /* one completion; texts are borrowed */
+    const char *prompt;       /* as the model read it */
+    const char *completion;   /* what the model wrote, special tokens as texts, without the end token; with what the
+                                 prompt had begun of it (such as "<think>\n") before it */
+    const char *answer;       /* the right answer, NULL: the row has none */
+    const json_t *row;        /* of the data: what else a function looks at ("target", "tests" ...); may be NULL */
+    int64_t tokens;           /* of the completion */
+    int64_t max_tokens;       /* what it could have had */
+    bool finished;            /* it ended by itself */
+} reward_input;
+
+typedef struct reward_set reward_set;
+
+/* list: JSON array as above. An unknown name, member or a bad value is ERR_FORMAT that says which. folder: where relative
+ * paths of programs are looked for, NULL: the current one. note (may be NULL) gets one sentence when an outside program
+ * fails. */
+status reward_set_open(reward_set **out, const json_t *list, const char *folder, void (*note)(void *arg, const char *line),
+                       void *arg, error *e);
+void reward_set_close(reward_set *s); /* accepts NULL */
+
+int reward_count(const reward_set *s);
+const char *reward_name(const reward_set *s, int i); /* `as`, or the function's name */
+
+/* n completions in groups of `group` neighbours (the last may be smaller); some functions compare inside a group.
+ * scores: [n][reward_count]; total: [n], the weighted sums. NaN in scores: the function cannot tell (the right answer
+ * does not parse, a program failed); total is then NaN, too, and such a completion should not be learned from. */
+status reward_score(reward_set *s, const reward_input *in, int64_t n, int64_t group, double *scores, double *total,
+                    error *e);
+
+/* All functions with their members, one paragraph each. */
+status reward_help(str *out);
+
+/* --- for the files that hold functions ------------------------------------------------------------------------------ */
+
+typedef struct reward_kind {
+    const char *name;
+    const char *help;                     /* one sentence, with its source */
+    const char *members;                  /* "a|b": its own members */
+    /* Reads the members of o into *state (NULL when it has none). `name` stands before errors. open NULL: no members. */
+    status (*open)(void **state, const json_t *o, const char *name, error *e);
+    void (*close)(void *state);           /* NULL: nothing to do */
+    /* score: [n], zeroed. */
+    status (*score)(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e);
+} reward_kind;
+
+#endif
