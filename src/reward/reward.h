@@ -2,10 +2,10 @@
  *
  *   rewards: [{name: accuracy, needs: format}, {name: format, weight: 0.1, pattern: '^<think>...$'}]
  *
- * name says which function; weight (default 1) multiplies its score in the sum; `needs` names another reward of the list:
- * where that one's score is not positive, this one's is 0; `as` gives it another name in logs when a function is used
- * twice; all other members are the function's own and checked by it. `hadal grpo --rewards` prints the functions and
- * their members. */
+ * name says which function; weight (default 1) multiplies its score in the sum; `needs` names another reward of the
+ * list: where that one's score is not positive, this one's is 0; `as` gives it another name in logs when a function is
+ * used twice; all other members are the function's own and checked by it. `hadal grpo --rewards` prints the functions
+ * and their members. */
 #ifndef HADAL_REWARD_REWARD_H
 #define HADAL_REWARD_REWARD_H
 
@@ -26,11 +26,11 @@ typedef struct reward_input { /* one completion; texts are borrowed */
 
 typedef struct reward_set reward_set;
 
-/* list: JSON array as above. An unknown name, member or a bad value is ERR_FORMAT that says which. folder: where relative
- * paths of programs are looked for, NULL: the current one. note (may be NULL) gets one sentence when an outside program
- * fails. */
-status reward_set_open(reward_set **out, const json_t *list, const char *folder, void (*note)(void *arg, const char *line),
-                       void *arg, error *e);
+/* list: JSON array as above. An unknown name, member or a bad value is ERR_FORMAT that says which. folder: where
+ * relative paths of programs are looked for, NULL: the current one. note (may be NULL) gets one sentence when an
+ * outside program fails. */
+status reward_set_open(reward_set **out, const json_t *list, const char *folder,
+                       void (*note)(void *arg, const char *line), void *arg, error *e);
 void reward_set_close(reward_set *s); /* accepts NULL */
 
 int reward_count(const reward_set *s);
@@ -45,15 +45,27 @@ status reward_score(reward_set *s, const reward_input *in, int64_t n, int64_t gr
 /* All functions with their members, one paragraph each. */
 status reward_help(str *out);
 
-/* --- for the files that hold functions ------------------------------------------------------------------------------ */
+/* --- for the files that hold functions ------------------------------------------------------------------------------
+ */
+
+typedef struct reward_context { /* what a function is opened with; stays valid until it is closed */
+    const char *name;   /* of the reward in the list (`as`, or the function's): stands before errors and notes */
+    const char *folder; /* where relative paths are looked for; NULL: the current one */
+    void (*note)(void *arg, const char *line); /* see reward_set_open; call it through reward_note */
+    void *arg;
+} reward_context;
+
+/* One sentence, with the reward's name before it, for who opened the set. */
+void reward_note(const reward_context *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 typedef struct reward_kind {
     const char *name;
-    const char *help;                     /* one sentence, with its source */
-    const char *members;                  /* "a|b": its own members */
-    /* Reads the members of o into *state (NULL when it has none). `name` stands before errors. open NULL: no members. */
-    status (*open)(void **state, const json_t *o, const char *name, error *e);
-    void (*close)(void *state);           /* NULL: nothing to do */
+    const char *help;    /* one sentence, with its source */
+    const char *members; /* "a|b": its own members; NULL: none */
+    /* Reads the members of o into *state (NULL when it has none). open NULL: no members. Other members than those named
+     * above have been refused before. The caller puts the reward's name before errors. */
+    status (*open)(void **state, const json_t *o, const reward_context *c, error *e);
+    void (*close)(void *state); /* NULL: nothing to do */
     /* score: [n], zeroed. */
     status (*score)(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e);
 } reward_kind;
