@@ -68,6 +68,16 @@ void op_rope_dx(queue *q, real *dx, int64_t lddx, int64_t n, int64_t heads, int6
 void op_cross_entropy(queue *q, real *z, int64_t ldz, const int32_t *target, int64_t n, int64_t vocab, real scale,
                       real *loss, int32_t *best);
 
+/* Log-probabilities of chosen tokens: p = softmax(scale z) with scale = 1 / temperature. For row i and c = 0 .. k-1
+ * logp[i * k + c] = log p[i][wanted[i * k + c]] (wanted -1: 0); lse[i] = log sum_j exp(scale z[i][j]); entropy (may be
+ * NULL): [n], -sum_j p log p; best (may be NULL): index of the largest logit. z stays as it is. */
+void op_logprobs(queue *q, const real *z, int64_t ldz, int64_t n, int64_t vocab, real scale, const int32_t *wanted,
+                 int k, real *logp, real *lse, real *entropy, int32_t *best);
+/* From d = dL/dlogp ([n][k]) and op_logprobs's lse: z becomes dL/dz, z[i][j] = scale sum_c d[i * k + c] (1[j = wanted]
+ * - p[i][j]); columns wanted twice add up. */
+void op_logprobs_dx(queue *q, real *z, int64_t ldz, int64_t n, int64_t vocab, real scale, const int32_t *wanted, int k,
+                    const real *d, const real *lse);
+
 /* dw[ids[t]] += dh[t] in the order of t; ids[t] -1: nothing. dw: [vocab][dim]. */
 void op_embedding_dw(queue *q, real *dw, const int32_t *ids, const real *dh, int64_t lddh, int64_t n, int64_t dim);
 

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/file.h"
 #include "base/regex.h"
@@ -109,7 +110,7 @@ static status unknown_section(const reader *r, const char *section) {
     else
         snprintf(what, sizeof what,
                  "is not a section: they are model, data, training, objective, optimizer, schedule, "
-                 "lora, checkpoint, metrics");
+                 "lora, rollout, grpo, sample, dpo, distill, checkpoint, metrics");
     return bad_at(r, section, "", what);
 }
 
@@ -245,6 +246,25 @@ static status read_eos(const reader *r, const json_t *v, int32_t *out) {
     return OK;
 }
 
+static status read_objects(const reader *r, const json_t *v, const char **out) {
+    if (!json_is_array(v)) return bad(r, "should be a list of objects");
+    for (size_t i = 0; i < json_array_size(v); i++)
+        if (!json_is_object(json_array_get(v, i))) return bad(r, "entry %zu should be {name: ..., ...}", i + 1);
+    char *text = json_dumps(v, JSON_COMPACT | JSON_ENSURE_ASCII);
+    *out = text ? arena_copy(r->mem, text, strlen(text)) : NULL;
+    free(text);
+    return *out ? OK : no_memory(r);
+}
+
+static status read_range(const reader *r, const json_t *v, double out[4]) {
+    if (!json_is_array(v) || json_array_size(v) != 4) return bad(r, "should be four numbers");
+    for (size_t i = 0; i < 4; i++) {
+        if (!json_is_number(json_array_get(v, i))) return bad(r, "should be four numbers");
+        out[i] = json_number_value(json_array_get(v, i));
+    }
+    return OK;
+}
+
 static status read_value(const reader *r, const json_t *v) {
     const config_option *o = r->o;
     void *at = (char *)r->c + o->at;
@@ -278,6 +298,8 @@ static status read_value(const reader *r, const json_t *v) {
         return OK;
     case O_WORD: TRY(read_word(r, v, o->words, &word)); __attribute__((fallthrough));
     case O_TEXT: return read_text(r, v, at);
+    case O_JSON: return read_objects(r, v, at);
+    case O_RANGE: return read_range(r, v, at);
     case O_LIST:
     case O_WORDS:
     case O_MASKS: return read_list(r, v, at);

@@ -41,6 +41,31 @@ typedef struct lr_group { /* learning rate of the weights whose name the regular
     double scale;
 } lr_group;
 
+typedef enum advantage_kind {                  /* of a completion with reward r in its group of G */
+                              ADVANTAGE_GROUP, /* (r - mean) / (s + 1e-4), s unbiased (DeepSeekMath, 4.1.1; TRL) */
+                              ADVANTAGE_GROUP_BIASED,  /* the same with s over G instead of G - 1 */
+                              ADVANTAGE_LEAVE_ONE_OUT, /* mean and s of the others, (r - mean) / (s + 1e-6) where s > 0
+                                                          (NeMo RL) */
+                              ADVANTAGE_RLOO,          /* r - mean of the others (Ahmadian et al. 2024) */
+                              ADVANTAGE_MEAN,          /* r - mean (Dr. GRPO, Liu et al. 2025) */
+                              ADVANTAGE_BATCH, /* r - mean of the group, over s of the whole batch + 1e-4 (REINFORCE++,
+                                                  TRL's "batch") */
+                              ADVANTAGE_REWARD /* r itself (REINFORCE) */
+} advantage_kind;
+typedef enum policy_loss_kind {
+    POLICY_GRPO,
+    POLICY_DAPO,
+    POLICY_BNPO,
+    POLICY_DR_GRPO,
+    POLICY_GSPO,
+    POLICY_CISPO,
+    POLICY_REINFORCE
+} policy_loss_kind;
+typedef enum kl_kind { KL_K3, KL_K1, KL_K2 } kl_kind; /* Schulman 2020, "Approximating KL divergence" */
+typedef enum distill_kind { DISTILL_SFT, DISTILL_FORWARD, DISTILL_REVERSE, DISTILL_MIXED } distill_kind;
+typedef enum prompt_form { PROMPT_AUTO, PROMPT_CHAT, PROMPT_RAW } prompt_form;
+typedef enum keep_rule { KEEP_CORRECT, KEEP_BEST, KEEP_ALL } keep_rule;
+
 typedef struct train_config {
     struct {
         const char *path; /* a Hugging Face folder (weights and all), or a config.json or preset name with `init` */
@@ -113,6 +138,57 @@ typedef struct train_config {
         double alpha;
         string_list target_modules; /* regular expressions over names of linear weights */
     } lora;
+    struct { /* post-training: how completions are made and judged */
+        prompt_form prompt;
+        const char *system; /* a system message before every prompt; NULL: none */
+        const char *begin;  /* what every answer begins with, after the prompt, such as "<think>\n" */
+        double temperature, top_p, min_p;
+        int top_k;
+        int64_t max_tokens; /* of a completion; 0: until data.seq_len */
+        int64_t sequences;  /* at once */
+        int drafts;
+        uint64_t seed;
+        const char *rewards; /* JSON list, reward/reward.h */
+    } rollout;
+    struct {
+        int64_t prompts, generations; /* of a rollout: groups, completions of a group */
+        int64_t batch, micro_batch;   /* completions of an optimizer step (0: all), of a micro-batch (0: by tokens) */
+        int epochs;                   /* times that a rollout is learned from */
+        policy_loss_kind loss;
+        advantage_kind advantage;
+        double clip_low, clip_high, dual_clip;
+        double kl_beta;
+        kl_kind kl;
+        bool kl_on_policy;
+        int64_t reference_every; /* steps after which the reference becomes the policy; 0: never */
+        bool dynamic_sampling;   /* groups of equal rewards are replaced */
+        int most_rollouts;       /* of a step, with dynamic sampling */
+        bool mask_unfinished;    /* completions cut by the limit are not learned from */
+        double scale[4];         /* rewards from [0]..[1] to [2]..[3]; [0] = [1]: as they are */
+        bool train_router;
+        int64_t validation_samples; /* a validation prompt; temperature as in rollouts; 0: greedy */
+    } grpo;
+    struct {
+        const char *output; /* .jsonl */
+        int samples;        /* completions a prompt */
+        keep_rule keep;
+        int most;                  /* kept of a prompt; 0: all */
+        double threshold;          /* a reward from which on a completion is correct */
+        double pass_from, pass_to; /* prompts whose share of correct completions lies in here */
+        double language;           /* least share of words in the prompt's language; 0: any */
+        bool distinct;             /* completions with the same text once */
+    } sample;
+    struct {
+        double beta, sft_weight;
+        bool average; /* log-probabilities over tokens */
+    } dpo;
+    struct {
+        const char *teacher; /* folder */
+        distill_kind kind;
+        int top_k;
+        double temperature, mixed_weight, sft_weight;
+        bool rest; /* the mass outside top_k counts as one outcome */
+    } distill;
     struct {
         const char *folder; /* of the run: checkpoints, metrics, effective configuration */
         int64_t every;      /* steps; 0: only at the end */

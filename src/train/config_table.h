@@ -20,6 +20,8 @@ typedef enum option_type {
     O_MASKS,  /* string_list of regular expressions */
     O_PHASES, /* phase[MOST_LIST], and their number at `count` */
     O_GROUPS, /* lr_group[MOST_LIST], and their number at `count` */
+    O_JSON,   /* const char *: a list of objects, as JSON */
+    O_RANGE,  /* double[4]: [from, to, from, to] */
     O_PRESET  /* not kept: stands for other keys (config.c) */
 } option_type;
 

@@ -67,6 +67,14 @@ static void put_text(str *s, const char *text) {
     else str_puts(s, "null");
 }
 
+static void put_range(str *s, const double *x) {
+    for (int i = 0; i < 4; i++) {
+        str_puts(s, i ? ", " : "[");
+        put_real(s, x[i]);
+    }
+    str_putc(s, ']');
+}
+
 void config_put(str *s, const config_option *o, const train_config *c) {
     const void *at = (const char *)c + o->at;
     const int *n = (const int *)(const void *)((const char *)c + o->count);
@@ -91,6 +99,8 @@ void config_put(str *s, const config_option *o, const train_config *c) {
         return;
     case O_WORD:
     case O_TEXT: put_text(s, *(const char *const *)at); return;
+    case O_JSON: str_puts(s, *(const char *const *)at ? *(const char *const *)at : "[]"); return; /* JSON is YAML */
+    case O_RANGE: put_range(s, at); return;
     case O_LIST:
     case O_WORDS:
     case O_MASKS: put_list(s, at); return;
@@ -122,6 +132,8 @@ static const char *type_name(const config_option *o) {
     case O_AUTO: return "number";
     case O_BOOL: return "true|false";
     case O_TEXT: return "text";
+    case O_JSON: return "list of rewards";
+    case O_RANGE: return "four numbers";
     case O_LIST: return "list of texts";
     case O_WORDS:
     case O_CHOICE:
