@@ -10,24 +10,44 @@
  * a row). */
 enum { CHUNK = 1024 };
 
-status engine_open(engine **out, const model *m, int threads, const char *level, compute c, mla_form form, error *e) {
-    *out = NULL;
+/* All of an engine but its queue. */
+static status engine_make(engine **out, const model *m, mla_form form, error *e) {
     engine *g = calloc(1, sizeof *g);
+    *out = g;
     if (!g) return fail(e, ERR_NOMEM, "memory is out");
     *g = (engine){.m = m, .form = form, .chunk = CHUNK};
     pthread_mutex_init(&g->turn, NULL);
     g->ws.step = arena_open(1 << 16);
     g->ws.block = arena_open(1 << 16);
-    status s =
-        g->ws.step && g->ws.block ? queue_open(&g->ws.q, threads, level, c, e) : fail(e, ERR_NOMEM, "memory is out");
-    if (s == OK) *out = g;
-    else engine_close(g);
+    return g->ws.step && g->ws.block ? OK : fail(e, ERR_NOMEM, "memory is out");
+}
+
+static status give(engine **out, engine *g, status s) {
+    *out = s == OK ? g : NULL;
+    if (s != OK) engine_close(g);
     return s;
+}
+
+status engine_open(engine **out, const model *m, int threads, const char *level, compute c, mla_form form, error *e) {
+    engine *g;
+    status s = engine_make(&g, m, form, e);
+    if (s == OK) s = queue_open(&g->ws.q, threads, level, c, e);
+    return give(out, g, s);
+}
+
+status engine_borrow(engine **out, const model *m, queue *q, mla_form form, error *e) {
+    engine *g;
+    status s = engine_make(&g, m, form, e);
+    if (g) {
+        g->ws.q = q;
+        g->borrowed = true;
+    }
+    return give(out, g, s);
 }
 
 void engine_close(engine *g) {
     if (!g) return;
-    queue_close(g->ws.q);
+    if (!g->borrowed) queue_close(g->ws.q);
     arena_close(g->ws.step);
     arena_close(g->ws.block);
     pthread_mutex_destroy(&g->turn);
@@ -43,7 +63,7 @@ static int64_t layers_of(const model *m) {
 /* Lays the rows of all layers and slots one after the other; sets the pointers when there is memory. */
 static size_t lay_out(session *s) {
     const model *m = s->g->m;
-    const dtype type = queue_compute(s->g->ws.q) == COMPUTE_F32 ? DT_F32 : DT_BF16;
+    const dtype type = queue_compute(s->g->ws.q) == COMPUTE_BF16 ? DT_BF16 : DT_F32;
     size_t at = 0;
     for (int64_t l = 0; l < layers_of(m); l++) {
         const part *const *parts = m->layers[l].parts;

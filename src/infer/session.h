@@ -14,9 +14,14 @@ typedef struct engine {
     mla_form form;
     int64_t chunk;        /* rows of prompt in one batch */
     pthread_mutex_t turn; /* held during a batch: the threads of an engine serve one at a time */
+    bool borrowed;        /* the queue is somebody else's */
 } engine;
 
 status engine_open(engine **out, const model *m, int threads, const char *level, compute c, mla_form form, error *e);
+
+/* An engine on somebody else's queue, which stays open after engine_close: the trainer's, whose threads rollouts share.
+ * Whoever owns the queue must not use it during a batch. */
+status engine_borrow(engine **out, const model *m, queue *q, mla_form form, error *e);
 void engine_close(engine *g);
 
 typedef struct session {

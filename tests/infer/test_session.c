@@ -132,6 +132,27 @@ static void step_by_step_is_the_whole_prompt(void **state) {
     }
 }
 
+/* An engine on a queue that is somebody else's gives the same bits, and leaves the queue open. */
+static void borrowed_queue(void **state) {
+    (void)state;
+    error e;
+    queue *q;
+    engine *own = engine_of(V3, 1, COMPUTE_F32, MLA_CHEAPER), *g;
+    int64_t vocab;
+    float *x = all_logits(own, &vocab);
+    assert_int_equal(queue_open(&q, 1, NULL, COMPUTE_F32, &e), OK);
+    for (int turn = 0; turn < 2; turn++) {
+        assert_int_equal(engine_borrow(&g, models[V3], q, MLA_CHEAPER, &e), OK);
+        float *y = all_logits(g, &vocab);
+        assert_memory_equal(x, y, (size_t)(N * vocab) * sizeof *x);
+        free(y);
+        engine_close(g);
+    }
+    queue_close(q);
+    engine_close(own);
+    free(x);
+}
+
 static void expanded_is_absorbed(void **state) {
     (void)state;
     for (int f = 0; f < 3; f++) {
@@ -303,6 +324,7 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(step_by_step_is_the_whole_prompt),
+                                       cmocka_unit_test(borrowed_queue),
                                        cmocka_unit_test(expanded_is_absorbed),
                                        cmocka_unit_test(threads_do_not_change_a_bit),
                                        cmocka_unit_test(few_rows_are_single_rows),
