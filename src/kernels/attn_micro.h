@@ -65,6 +65,13 @@ typedef struct adamw_factors {
     float scale, beta1, grad1, beta2, grad2, keep, rate, root, eps;
 } adamw_factors;
 
+/* Sums over a row of logits z for op_logprobs: e = exp(scale (z - most)). */
+typedef struct logit_sums {
+    double sum, weighted; /* sum e, sum e scale (z - most); NaN when a logit is not finite */
+    float most;           /* largest logit */
+    int32_t best;         /* the first place of it; 0 when there is none */
+} logit_sums;
+
 typedef struct attn_micro {
     attn_product product[2]; /* by compute */
 
@@ -91,6 +98,9 @@ typedef struct attn_micro {
     void (*swiglu_dx)(float *da, float *db, const float *dy, const float *a, const float *b, int64_t dim);
     void (*rope_dx)(float *x, int64_t dim, const float *angles, bool interleaved);
     float (*cross_entropy)(float *z, int32_t target, int64_t vocab, float scale, int32_t *best);
+    void (*logit_sums)(logit_sums *out, const float *z, int64_t vocab, float scale);
+    /* z = factor exp(scale z - lse) */
+    void (*softmax_row)(float *z, int64_t vocab, float scale, float lse, float factor);
     void (*adamw)(float *w, const float *g, void *m, void *v, dtype moments, int64_t n, const adamw_factors *f);
     double (*sum_squares)(const float *x, int64_t n); /* the same bits on every level */
 

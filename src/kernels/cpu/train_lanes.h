@@ -159,13 +159,16 @@ static double exponentials(float *z, int64_t n, float most) {
     return total;
 }
 
+/* The first of z's numbers from `at` on that is `most`; 0 when none is: all are NaN. */
+static int32_t place_of_logit(const float *z, int64_t n, int64_t at, float most) {
+    for (; at < n && !(z[at] == most); at++) {}
+    return at < n ? (int32_t)at : 0;
+}
+
 static float cross_entropy_lanes(float *z, int32_t target, int64_t vocab, float scale, int32_t *best) {
     int64_t at;
     float odd, most = largest_logit(z, vocab, &at, &odd);
-    if (best) {
-        for (; at < vocab && !(z[at] == most); at++) {}
-        *best = at < vocab ? (int32_t)at : 0; /* none is equal: all are NaN */
-    }
+    if (best) *best = place_of_logit(z, vocab, at, most);
     if (target < 0) {
         memset(z, 0, (size_t)vocab * sizeof *z);
         return 0;
@@ -178,6 +181,46 @@ static float cross_entropy_lanes(float *z, int32_t target, int64_t vocab, float 
     for (; i < vocab; i++) z[i] *= (float)(scale / sum);
     z[target] -= scale;
     return (float)(log(sum) + ((double)most - chosen) + odd);
+}
+
+/* --- log-probabilities -------------------------------------------------------------------------------------------- */
+
+static void logit_sums_lanes(logit_sums *out, const float *z, int64_t vocab, float scale) {
+    int64_t at;
+    float odd, most = largest_logit(z, vocab, &at, &odd);
+    *out = (logit_sums){.sum = odd, .weighted = odd, .most = most, .best = place_of_logit(z, vocab, at, most)};
+    const vec m = v_set(most), s = v_set(scale);
+    for (int64_t from = 0; from < vocab; from += ENTROPY_BLOCK) {
+        int64_t end = from + ENTROPY_BLOCK < vocab ? from + ENTROPY_BLOCK : vocab, i = from;
+        vec sum = v_zero(), weighted = v_zero();
+        for (; i + LANES <= end; i += LANES) {
+            vec x = v_mul(s, v_sub(v_load(z + i), m)), e = v_exp(x);
+            sum = v_add(sum, e);
+            weighted = v_fma(e, x, weighted);
+        }
+        if (i < end) {
+            float e[LANES], x[LANES];
+            vec xs = v_mul(s, v_sub(v_load_part(z + i, end - i), m));
+            v_store(x, xs);
+            v_store(e, v_exp(xs));
+            for (int j = 0; i < end; i++, j++) {
+                out->sum += e[j];
+                out->weighted += e[j] * x[j];
+            }
+        }
+        out->sum += v_sum(sum);
+        out->weighted += v_sum(weighted);
+    }
+}
+
+static inline vec softmax_vec(vec z, float scale, float lse, float factor) {
+    return v_mul(v_set(factor), v_exp(v_fma(v_set(scale), z, v_set(-lse))));
+}
+
+static void softmax_row_lanes(float *z, int64_t vocab, float scale, float lse, float factor) {
+    int64_t i = 0;
+    for (; i + LANES <= vocab; i += LANES) v_store(z + i, softmax_vec(v_load(z + i), scale, lse, factor));
+    if (i < vocab) v_store_part(z + i, softmax_vec(v_load_part(z + i, vocab - i), scale, lse, factor), vocab - i);
 }
 
 /* --- optimizer ---------------------------------------------------------------------------------------------------- */
@@ -226,6 +269,8 @@ static inline void fill_train_lanes(attn_micro *m) {
     m->layernorm_dx = layernorm_dx_lanes;
     m->swiglu_dx = swiglu_dx_lanes;
     m->cross_entropy = cross_entropy_lanes;
+    m->logit_sums = logit_sums_lanes;
+    m->softmax_row = softmax_row_lanes;
     m->adamw = adamw_lanes;
     m->sum_squares = sum_squares;
 }

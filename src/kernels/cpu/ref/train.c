@@ -82,6 +82,29 @@ static float cross_entropy(float *z, int32_t target, int64_t vocab, float scale,
     return (float)(log(sum) + ((double)most - chosen) + odd);
 }
 
+static void sum_logits(logit_sums *out, const float *z, int64_t vocab, float scale) {
+    float odd = 0;
+    *out = (logit_sums){.most = -INFINITY};
+    for (int64_t i = 0; i < vocab; i++) {
+        if (z[i] > out->most) {
+            out->most = z[i];
+            out->best = (int32_t)i;
+        }
+        odd += 0 * z[i];
+    }
+    for (int64_t i = 0; i < vocab; i++) {
+        const float x = scale * (z[i] - out->most), e = expf(x);
+        out->sum += e;
+        out->weighted += e * x;
+    }
+    out->sum += odd;
+    out->weighted += odd;
+}
+
+static void softmax_row(float *z, int64_t vocab, float scale, float lse, float factor) {
+    for (int64_t i = 0; i < vocab; i++) z[i] = factor * expf(scale * z[i] - lse);
+}
+
 static void adamw(float *w, const float *g, void *m, void *v, dtype type, int64_t n, const adamw_factors *f) {
     float *mf = m, *vf = v;
     uint16_t *mh = m, *vh = v;
@@ -102,6 +125,8 @@ void ref_train(attn_micro *m) {
     m->swiglu_dx = swiglu_dx;
     m->rope_dx = rope_dx;
     m->cross_entropy = cross_entropy;
+    m->logit_sums = sum_logits;
+    m->softmax_row = softmax_row;
     m->adamw = adamw;
     m->sum_squares = sum_squares;
 }
