@@ -153,11 +153,11 @@ static void count_mtp(export *k) {
     }
 }
 
-/* Is it a moment of a weight? Everything else that is no weight is one too many. */
+/* Is it a moment of a weight, or the reference of one? Everything else that is no weight is one too many. */
 static bool is_moment(const export *k, const char *name) {
-    static const char *const ends[] = {".exp_avg", ".exp_avg_sq"};
+    static const char *const ends[] = {".exp_avg", ".exp_avg_sq", ".reference"};
     char stem[200];
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         size_t n = strlen(name) - (name_ends_with(name, ends[i]) ? strlen(ends[i]) : 0);
         if (n == strlen(name) || n >= sizeof stem) continue;
         memcpy(stem, name, n);

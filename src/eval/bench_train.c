@@ -41,7 +41,7 @@ static int by_size(const void *a, const void *b) {
 }
 
 static status measure(bench *b, double *seconds, error *e) {
-    const batch_source s = {next_rows, b, 1};
+    const batch_source s = {.get = next_rows, .arg = b, .count = 1};
     for (int64_t i = -WARM_STEPS; i < b->o->steps; i++) {
         step_metrics m;
         const double start = clock_seconds();

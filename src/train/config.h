@@ -9,7 +9,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/str.h"
-#include "data/dataset.h"
+#include "data/prompts.h"
 
 enum { MOST_LIST = 64 };
 
@@ -63,7 +63,6 @@ typedef enum policy_loss_kind {
 } policy_loss_kind;
 typedef enum kl_kind { KL_K3, KL_K1, KL_K2 } kl_kind; /* Schulman 2020, "Approximating KL divergence" */
 typedef enum distill_kind { DISTILL_SFT, DISTILL_FORWARD, DISTILL_REVERSE, DISTILL_MIXED } distill_kind;
-typedef enum prompt_form { PROMPT_AUTO, PROMPT_CHAT, PROMPT_RAW } prompt_form;
 typedef enum keep_rule { KEEP_CORRECT, KEEP_BEST, KEEP_ALL } keep_rule;
 
 typedef struct train_config {

@@ -6,15 +6,14 @@
  *     y_0 = y (or h, before the norm, when the run says so); embedding and head are the main model's, so their
  * gradients are sums
  *
- * Heads make their gradient at once, some hundred rows of logits at a time: the factor of every term is known before.
+ * Heads (head.h) make their gradient at once: the factor of every term is known before.
  * What a part keeps lies in one arena for the whole micro-batch; what a block needs on its way only, in another. */
 #include "train/execute.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include "model/rope.h"
-
-enum { HEAD_BYTES = 32 << 20, HEAD_LEAST = 64, HEAD_MOST = 512 }; /* of logits that are held at once; rows */
+#include "train/head.h"
 
 typedef struct block_state { /* what a block left for backward */
     flow x[MAX_PARTS];       /* after each part's forward */
@@ -265,57 +264,26 @@ static status main_forward(const pass *p, stage *s, const int32_t *ids) {
     return OK;
 }
 
-/* Cross-entropy of the rows that have a target, a few at a time; adds to s->dy and the head's gradient. */
-static status head(const pass *p, stage *s, real factor, bool gradients, double *loss, int64_t *targets) {
+/* The head over a stage's rows: adds to s->dy and the head's gradient. judge NULL: cross-entropy. */
+static status head(const pass *p, stage *s, const token_batch *b, real factor, const token_loss *judge, bool gradients,
+                   double *loss, int64_t *targets) {
     executor *x = p->x;
-    error *e = p->e;
-    const int64_t hidden = x->m->cfg.hidden_size, vocab = x->m->cfg.vocab_size;
-    const tensor *w = &x->m->outer.head, *dw = &x->g->outer.head;
-    int64_t *at, most = HEAD_BYTES / (vocab * (int64_t)sizeof(real));
-    most = most < HEAD_LEAST ? HEAD_LEAST : most > HEAD_MOST ? HEAD_MOST : most;
-    real *rows, *drows, *z, *each;
-    int32_t *target, *best;
+    const tensor *dw = &x->g->outer.head;
     arena_reset(x->block);
-    NEW(x->block, rows, most * hidden);
-    NEW(x->block, drows, most * hidden);
-    NEW(x->block, z, most * vocab);
-    NEW(x->block, each, most);
-    NEW(x->block, at, most);
-    NEW(x->block, target, most);
-    NEW(x->block, best, most);
-    for (int64_t i = 0; i < s->n;) {
-        int64_t n = 0;
-        for (; i < s->n && n < most; i++) {
-            s->best[i] = -1;
-            if (s->target[i] < 0) continue;
-            memcpy(rows + n * hidden, s->y + i * hidden, (size_t)hidden * sizeof *rows);
-            target[n] = s->target[i];
-            at[n++] = i;
-        }
-        if (!n) continue;
-        op_linear(
-            x->q,
-            &(product){.w = w, .x = rows, .ldx = hidden, .y = z, .ldy = vocab, .n = n, .f32 = p->goal->parts.high}, 1);
-        op_cross_entropy(x->q, z, vocab, target, n, vocab, factor, each, best);
-        TRY(queue_failed(x->q, e));
-        for (int64_t t = 0; t < n; t++) {
-            *loss += (double)each[t];
-            s->best[at[t]] = best[t];
-        }
-        *targets += n;
-        if (!gradients) continue;
-        op_linear_dx(
-            x->q,
-            &(product_dx){
-                .w = w, .dy = z, .lddy = vocab, .dx = drows, .lddx = hidden, .n = n, .f32 = p->goal->parts.high},
-            1);
-        product_dw sum = gradient_of(dw, z, vocab, rows, hidden, n);
-        sum.f32 = p->goal->parts.high;
-        op_linear_dw(x->q, &sum, 1);
-        for (int64_t t = 0; t < n; t++)
-            for (int64_t j = 0; j < hidden; j++) s->dy[at[t] * hidden + j] += drows[t * hidden + j];
-    }
-    return OK;
+    const head_call c = {.q = x->q,
+                         .mem = x->block,
+                         .w = &x->m->outer.head,
+                         .dw = dw,
+                         .y = s->y,
+                         .dy = s->dy,
+                         .n = s->n,
+                         .target = s->target,
+                         .best = s->best,
+                         .factor = factor,
+                         .f32 = p->goal->parts.high,
+                         .gradients = gradients,
+                         .e = p->e};
+    return judge ? head_judged(&c, judge, b, loss, targets) : head_cross_entropy(&c, loss, targets);
 }
 
 status executor_logits(executor *x, const token_batch *b, const step_goal *goal, real *logits, error *e) {
@@ -479,9 +447,9 @@ status execute(executor *x, const token_batch *b, const step_goal *goal, bool gr
         TRY(open_mtp_stage(&p, b, depths, &s[depths - 1], &s[depths], &origin[depths], origin[depths - 1]));
         TRY(mtp_forward(&p, depths, &s[depths - 1], &s[depths]));
     }
-    TRY(head(&p, &s[0], goal->language_model, learn, &sums->language_model, &sums->targets));
+    TRY(head(&p, &s[0], b, goal->language_model, goal->judge, learn, &sums->language_model, &sums->targets));
     for (int d = 1; d <= depths; d++)
-        TRY(head(&p, &s[d], goal->mtp[d - 1], learn, &sums->mtp[d - 1], &sums->mtp_targets[d - 1]));
+        TRY(head(&p, &s[d], b, goal->mtp[d - 1], NULL, learn, &sums->mtp[d - 1], &sums->mtp_targets[d - 1]));
     if (depths) count_drafts(&s[0], &s[1], origin[1], sums);
     if (!gradients) return OK;
     for (int d = 0; d <= depths; d++) memset(s[d].dh, 0, (size_t)(s[d].n * hidden) * sizeof *s[d].dh);

@@ -18,16 +18,31 @@ void executor_close(executor *x); /* accepts NULL */
 
 enum { MOST_MTP = 8 };
 
+/* A loss of log-probabilities instead of the cross-entropy: of policies, of distillation. It sees every row that has a
+ * target, in order, once per micro-batch. */
+typedef struct token_loss {
+    real temperature; /* of softmax(logits / temperature) */
+    int k;            /* tokens whose log-probabilities are wanted in each row; 1: the target */
+    /* k > 1: the tokens of row `row` of the batch, -1: none */
+    void (*wanted)(void *arg, const token_batch *b, int64_t row, int32_t *ids);
+    /* n rows, whose numbers in the batch are row[0 .. n): from logp [n][k], entropy [n] and, when gradients are wanted,
+     * d [n][k] = dL / dlogp, else d is NULL. Adds to *loss. */
+    status (*apply)(void *arg, const token_batch *b, int64_t n, const int64_t *row, const real *logp,
+                    const real *entropy, real *d, double *loss, error *e);
+    void *arg;
+} token_loss;
+
 /* What each term of the loss is multiplied by: 1 / (what the step averages over) times the term's weight. */
 typedef struct step_goal {
     real language_model; /* of each target's cross-entropy */
     real mtp[MOST_MTP];  /* of each target of MTP depth d + 1 */
     objective parts;
+    const token_loss *judge; /* NULL: cross-entropy, times language_model; else language_model is not looked at */
 } step_goal;
 
 /* Sums over the micro-batches since they were zeroed. */
 typedef struct step_sums {
-    double language_model, mtp[MOST_MTP]; /* cross-entropy, natural logarithms */
+    double language_model, mtp[MOST_MTP]; /* cross-entropy, natural logarithms; or what the judge says */
     int64_t targets, mtp_targets[MOST_MTP];
     int64_t drafts,
         accepted;       /* tokens that both the main model and MTP depth 1 predict; where their first choices agree */

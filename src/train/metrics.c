@@ -91,9 +91,9 @@ typedef struct scalar {
     double value;
 } scalar;
 
-enum { SCALARS = 16 };
+enum { SCALARS = 16, MOST_SCALARS = SCALARS + MOST_MORE };
 
-static int scalars(const step_metrics *s, scalar out[SCALARS]) {
+static int scalars(const step_metrics *s, scalar out[MOST_SCALARS]) {
     const scalar all[SCALARS] = {
         {"tokens", NULL, s->tokens},
         {"loss", "loss", s->loss},
@@ -115,6 +115,8 @@ static int scalars(const step_metrics *s, scalar out[SCALARS]) {
     int n = 0;
     for (int i = 0; i < SCALARS; i++)
         if (isfinite(all[i].value)) out[n++] = all[i];
+    for (int i = 0; i < s->n_more && i < MOST_MORE; i++)
+        if (isfinite(s->more[i].value)) out[n++] = (scalar){s->more[i].name, s->more[i].name, s->more[i].value};
     return n;
 }
 
@@ -178,7 +180,7 @@ static status write_board(event_file *t, const step_metrics *s, const scalar *v,
 }
 
 status metrics_write(metrics *m, const step_metrics *s, error *e) {
-    scalar v[SCALARS];
+    scalar v[MOST_SCALARS];
     int n = scalars(s, v);
     if (m->fd >= 0) {
         str line = {0};

@@ -12,6 +12,11 @@ typedef struct layer_load { /* of one mixture-of-experts layer */
     const int64_t *load; /* [experts] tokens of the step */
 } layer_load;
 
+typedef struct named_number {
+    const char *name;
+    double value; /* NaN: not in this step */
+} named_number;
+
 typedef struct step_metrics {
     int64_t step;                                         /* 0-based */
     double tokens;                                        /* seen so far, this step included */
@@ -27,7 +32,11 @@ typedef struct step_metrics {
     double dropped;                         /* share of (token, expert) pairs dropped; NaN: dropless */
     const layer_load *layers;
     int n_layers, n_experts;
+    const named_number *more; /* what post-training has to tell besides */
+    int n_more;               /* at most MOST_MORE */
 } step_metrics;
+
+enum { MOST_MORE = 48 };
 
 typedef struct metrics metrics;
 /* Appends to folder/metrics.jsonl and folder/events.out.tfevents.*; when resuming, lines of steps >= first_step are cut

@@ -171,12 +171,12 @@ static double indexer_layers(const trainer *t) {
     return (double)(t->model.num_hidden_layers + (mtp ? t->model.num_nextn_predict_layers : 0));
 }
 
-static step_goal goal_of(const trainer *t, const step_counts *n) {
+static step_goal goal_of(const trainer *t, const batch_source *s, const step_counts *n) {
     const train_config *c = t->cfg;
     const model_config *m = &t->model;
     const double mtp = mtp_weight(c, m, t->step, t->tokens);
     const bool warm_up = c->objective.dsa == DSA_DENSE_WARMUP;
-    step_goal g = {.language_model = n->targets > 0 ? (real)(1 / n->targets) : 0};
+    step_goal g = {.language_model = n->targets > 0 ? (real)(1 / n->targets) : 0, .judge = s->judge};
     for (int d = 0; d < m->num_nextn_predict_layers && !warm_up; d++)
         g.mtp[d] = n->mtp[d] > 0 ? (real)(mtp / (double)m->num_nextn_predict_layers / n->mtp[d]) : 0;
     g.parts = (objective){.balance = (real)(balance_alpha(c, m) / n->rows),
@@ -292,13 +292,13 @@ static void load_metrics(trainer *t, step_metrics *out) {
     if (t->cfg->objective.capacity_factor > 0 && pairs > 0) out->dropped = dropped / pairs;
 }
 
-static void loss_metrics(trainer *t, const step_counts *n, step_metrics *out) {
+static void loss_metrics(trainer *t, const batch_source *from, const step_counts *n, step_metrics *out) {
     const step_sums *s = &t->sums;
     const train_config *c = t->cfg;
     const int64_t layers = t->model.num_hidden_layers, D = t->model.num_nextn_predict_layers;
     const double weight = mtp_weight(c, &t->model, t->step, t->tokens);
     double balance = 0, kl = 0;
-    out->lm_loss = n->targets > 0 ? s->language_model / n->targets : 0;
+    out->lm_loss = from->judge ? s->language_model : n->targets > 0 ? s->language_model / n->targets : 0;
     out->loss = out->lm_loss;
     for (int64_t l = 0; l < layers + D; l++) {
         balance += s->layer[l].balance / n->rows;
@@ -343,7 +343,7 @@ status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, e
                           .max_vio = NAN,
                           .dropped = NAN};
     TRY(count_step(t, s, &n, e));
-    const step_goal goal = goal_of(t, &n);
+    const step_goal goal = goal_of(t, s, &n);
     zero_sums(&t->sums, &t->model);
     queue_run(t->q, (t->p.total + CLEAR - 1) / CLEAR, clear_gradients, &t->p);
     if (t->lora) lora_apply(t->lora, t->q, &t->p);
@@ -355,7 +355,7 @@ status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, e
     TRY(reduce_sums(t, e));
     TRY(reduce_gradients(t, e));
     TRY(gradient_norm(t, &out->grad_norm, e));
-    loss_metrics(t, &n, out);
+    loss_metrics(t, s, &n, out);
     load_metrics(t, out);
     out->lr = schedule_lr(t->cfg, t->step, t->tokens);
     t->tokens += n.tokens;
@@ -407,7 +407,7 @@ status trainer_step(trainer *t, const batch_source *s, step_metrics *out, error 
 static status mean_loss(trainer *t, const batch_source *s, double *loss, error *e) {
     step_counts n;
     TRY(count_step(t, s, &n, e));
-    step_goal goal = goal_of(t, &n);
+    step_goal goal = goal_of(t, s, &n);
     memset(goal.mtp, 0, sizeof goal.mtp);
     zero_sums(&t->sums, &t->model);
     if (t->lora) lora_apply(t->lora, t->q, &t->p);
@@ -417,7 +417,7 @@ static status mean_loss(trainer *t, const batch_source *s, double *loss, error *
         TRY(execute(t->x, &b, &goal, false, &t->sums, e));
     }
     TRY(reduce_sums(t, e));
-    *loss = n.targets > 0 ? t->sums.language_model / n.targets : NAN;
+    *loss = s->judge ? t->sums.language_model : n.targets > 0 ? t->sums.language_model / n.targets : NAN;
     return OK;
 }
 

@@ -46,6 +46,7 @@ typedef struct batch_source {
     status (*get)(void *arg, int64_t micro, token_batch *out, error *e);
     void *arg;
     int64_t count;
+    const token_loss *judge; /* NULL: cross-entropy of the targets */
 } batch_source;
 
 /* One optimizer step over all micro-batches of all ranks: gradients, clipping, update, router bias.
@@ -58,7 +59,7 @@ status trainer_step(trainer *t, const batch_source *s, step_metrics *out, error 
 status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, error *e);
 status trainer_update(trainer *t, step_metrics *out, error *e);
 
-/* Mean cross-entropy of the main model over batches, nothing changed. */
+/* Mean cross-entropy of the main model over batches, nothing changed; with a judge, the sum of what it says. */
 status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e);
 
 /* What is trained: the weights, or the adapters. */

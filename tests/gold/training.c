@@ -196,7 +196,7 @@ static void biases(kase *k, const char *prefix) {
 
 /* The sign rule, and the variant whose movement has mean zero, from the same start. */
 static status steps(kase *k) {
-    const batch_source source = {next_batch, k, 1};
+    const batch_source source = {.get = next_batch, .arg = k, .count = 1};
     const size_t n = json_array_size(json_object_get(k->info, "steps"));
     for (size_t s = 0; s < n; s++) {
         step_metrics m;

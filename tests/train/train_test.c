@@ -95,7 +95,7 @@ batch_source training_source(const training *c, const trainer *t, feed *f) {
     table rows;
     read_rows(c->rows, &rows);
     *f = (feed){.c = c, .step = &t->step, .rank = t->net.world->rank, .ranks = t->net.world->size};
-    return (batch_source){get, f, rows.rows / f->ranks / c->micro};
+    return (batch_source){.get = get, .arg = f, .count = rows.rows / f->ranks / c->micro};
 }
 
 /* --- ranks ------------------------------------------------------------------------------------------------------- */
