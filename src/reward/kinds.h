@@ -1,10 +1,46 @@
-/* The functions of src/reward by name; reward.c holds the list of them. */
+/* The functions of src/reward by name (reward.c holds the list of them), and what several of them share. */
 #ifndef HADAL_REWARD_KINDS_H
 #define HADAL_REWARD_KINDS_H
 
 #include "reward/reward.h"
 
+/* math.c */
+extern const reward_kind reward_accuracy, reward_gsm8k, reward_choice;
+/* form.c */
+extern const reward_kind reward_format, reward_code_format, reward_tag_count, reward_reasoning_steps, reward_finished;
+/* length.c */
+extern const reward_kind reward_length, reward_cosine, reward_soft_overlong, reward_repetition;
+/* language.c: share of a language; countdown.c, tiny.c: tasks whose answers a rule checks */
+extern const reward_kind reward_language, reward_countdown, reward_tiny_r1;
 /* program.c: an outside program over a pipe; code.c: runs code against tests */
 extern const reward_kind reward_program, reward_code;
+
+/* --- is the answer right? (math.c) ----------------------------------------------------------------------------------
+ */
+
+/* Members of the functions that ask. */
+#define RIGHT_MEMBERS "from|exact"
+#define RIGHT_HELP                                                                                                     \
+    "from: where the answer stands: any (default: boxed, <answer>, ####, \"answer is\", last number), boxed, hashes, " \
+    "tag, last_number, text (all behind </think>), latex (boxed, else the last $...$); exact: true compares letter "   \
+    "by letter"
+
+typedef struct right_rule {
+    int from; /* of math.c */
+    bool exact;
+} right_rule;
+
+status right_rule_read(right_rule *r, const json_t *o, error *e);
+/* *right: 1, 0, or NaN: the right answer is missing or cannot be read. No answer in the completion is 0. */
+status right_rule_ask(const right_rule *r, const reward_input *in, double *right, error *e);
+
+/* --- for opening (reward.c) -----------------------------------------------------------------------------------------
+ */
+
+/* A copy of the n bytes as state; free() closes it. */
+status reward_keep(void **state, const void *p, size_t n, error *e);
+/* Is the member one of the words? *which: its number; `fallback` when it is missing. */
+status reward_choose(const json_t *o, const char *key, const char *const *words, int n, int fallback, int *which,
+                     error *e);
 
 #endif

@@ -1,0 +1,192 @@
+/* Rewards for right answers.
+ *
+ *   accuracy  1: the completion's answer means the same as the row's, 0: it does not, or there is none; NaN: nobody can
+ *             tell. open-r1's accuracy_reward is `from: latex` (src/open_r1/rewards.py); reward/answer.h does the
+ *             finding and the comparing.
+ *   gsm8k     verl's utils/reward_score/gsm8k.py: the number of the completion is the row's, as text
+ *   choice    the letter of the completion is the row's */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "reward/answer.h"
+#include "reward/kinds.h"
+
+typedef enum place {
+    FROM_ANY,
+    FROM_BOXED,
+    FROM_HASHES,
+    FROM_TAG,
+    FROM_LAST_NUMBER,
+    FROM_TEXT,
+    FROM_LATEX,
+    PLACES
+} place;
+static const char *const place_names[PLACES] = {"any", "boxed", "hashes", "tag", "last_number", "text", "latex"};
+
+/* --- texts ------------------------------------------------------------------------------------------------------- */
+
+static void set(str *out, const char *p, size_t n) {
+    str_free(out);
+    str_add(out, p, n);
+}
+
+static void set_trimmed(str *out, const char *p, size_t n) {
+    static const char white[] = " \t\r\n";
+    while (n && strchr(white, p[n - 1])) n--;
+    while (n && strchr(white, *p)) p++, n--;
+    set(out, p, n);
+}
+
+/* What stands behind the reasoning: all of the text when it has none. */
+static const char *behind_reasoning(const char *text) {
+    const char *found = text;
+    for (const char *p = text; (p = strstr(p, "</think>")); found = p) p += strlen("</think>");
+    return found;
+}
+
+/* The last $...$, \(...\) or \[...\] */
+static bool find_formula(const char *text, str *out) {
+    static const char *const marks[][2] = {{"\\(", "\\)"}, {"\\[", "\\]"}, {"$", "$"}};
+    const char *best = NULL;
+    size_t length = 0;
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        for (const char *p = text; (p = strstr(p, marks[i][0]));) {
+            const char *begin = p + strlen(marks[i][0]), *end = strstr(begin, marks[i][1]);
+            if (!end) break;
+            if (end > begin && (!best || begin > best)) best = begin, length = (size_t)(end - begin);
+            p = end + strlen(marks[i][1]);
+        }
+    if (best) set_trimmed(out, best, length);
+    return best != NULL;
+}
+
+static bool find(place from, const char *text, str *out) {
+    switch (from) {
+    case FROM_BOXED: return answer_find(text, ANSWER_BOXED, out);
+    case FROM_HASHES: return answer_find(text, ANSWER_HASHES, out);
+    case FROM_TAG: return answer_find(text, ANSWER_TAG, out);
+    case FROM_LAST_NUMBER: return answer_find(text, ANSWER_LAST_NUMBER, out);
+    case FROM_LATEX: return answer_find(text, ANSWER_BOXED, out) || find_formula(behind_reasoning(text), out);
+    case FROM_TEXT: text = behind_reasoning(text); return set_trimmed(out, text, strlen(text)), out->n > 0;
+    default: return answer_find(text, ANSWER_ANY, out);
+    }
+}
+
+/* The row's answer; one that is a whole solution of GSM8K ends with "#### " and the answer. */
+static bool find_gold(const reward_input *in, str *out) {
+    if (!in->answer) return false;
+    if (!strstr(in->answer, "#### ") || !answer_find(in->answer, ANSWER_HASHES, out))
+        set_trimmed(out, in->answer, strlen(in->answer));
+    return true;
+}
+
+/* --- right or wrong ---------------------------------------------------------------------------------------------- */
+
+status right_rule_read(right_rule *r, const json_t *o, error *e) {
+    TRY(reward_choose(o, "from", place_names, PLACES, FROM_ANY, &r->from, e));
+    return json_get_bool(o, "exact", false, &r->exact, e);
+}
+
+static double compare(bool exact, const char *gold, const char *given) {
+    if (exact) return strcmp(gold, given) == 0;
+    verdict v = answer_equal(gold, given);
+    return v == UNSURE ? NAN : v == RIGHT;
+}
+
+status right_rule_ask(const right_rule *r, const reward_input *in, double *right, error *e) {
+    str gold = {0}, given = {0};
+    bool known = find_gold(in, &gold), found = known && find((place)r->from, in->completion, &given);
+    status s = str_check(&gold, e);
+    if (s == OK) s = str_check(&given, e);
+    if (s == OK) *right = !known ? NAN : !found ? 0 : compare(r->exact, gold.p ? gold.p : "", given.p ? given.p : "");
+    str_free(&gold);
+    str_free(&given);
+    return s;
+}
+
+static status open_accuracy(void **state, const json_t *o, const reward_context *c, error *e) {
+    (void)c;
+    right_rule r;
+    TRY(right_rule_read(&r, o, e));
+    return reward_keep(state, &r, sizeof r, e);
+}
+
+static status score_accuracy(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e) {
+    (void)group;
+    for (int64_t i = 0; i < n; i++) TRY(right_rule_ask(state, &in[i], &score[i], e));
+    return OK;
+}
+
+const reward_kind reward_accuracy = {
+    .name = "accuracy",
+    .help = "1 when the completion's answer means the same as the row's, else 0; none when that cannot be told. "
+            "open-r1's accuracy_reward is from: latex. " RIGHT_HELP,
+    .members = RIGHT_MEMBERS,
+    .open = open_accuracy,
+    .close = free,
+    .score = score_accuracy,
+};
+
+/* --- gsm8k ------------------------------------------------------------------------------------------------------- */
+
+enum { STRICT, FLEXIBLE };
+
+static status open_gsm8k(void **state, const json_t *o, const reward_context *c, error *e) {
+    static const char *const methods[] = {"strict", "flexible"};
+    (void)c;
+    int method;
+    TRY(reward_choose(o, "method", methods, 2, STRICT, &method, e));
+    return reward_keep(state, &method, sizeof method, e);
+}
+
+static status score_gsm8k(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e) {
+    (void)group;
+    status s = OK;
+    for (int64_t i = 0; i < n && s == OK; i++) {
+        str gold = {0}, number = {0}, given = {0};
+        bool known = find_gold(&in[i], &gold),
+             found = answer_gsm8k(in[i].completion, *(int *)state == FLEXIBLE, &given);
+        for (size_t k = 0; k < gold.n; k++)
+            if (!strchr(",$", gold.p[k])) str_putc(&number, gold.p[k]);
+        s = gold.failed || number.failed || given.failed ? fail(e, ERR_NOMEM, "memory is out") : OK;
+        score[i] = !known || !number.n ? NAN : found && given.p && strcmp(given.p, number.p) == 0;
+        str_free(&gold);
+        str_free(&number);
+        str_free(&given);
+    }
+    return s;
+}
+
+const reward_kind reward_gsm8k = {
+    .name = "gsm8k",
+    .help = "1 when the number in the completion is the row's, letter by letter (verl's gsm8k.py). method: strict "
+            "(default: behind the last \"#### \"), flexible (the last number)",
+    .members = "method",
+    .open = open_gsm8k,
+    .close = free,
+    .score = score_gsm8k,
+};
+
+/* --- choice ------------------------------------------------------------------------------------------------------ */
+
+static status score_choice(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e) {
+    (void)state, (void)group;
+    status s = OK;
+    for (int64_t i = 0; i < n && s == OK; i++) {
+        str gold = {0}, given = {0};
+        bool known = in[i].answer && answer_find(in[i].answer, ANSWER_LETTER, &gold);
+        bool found = answer_find(in[i].completion, ANSWER_LETTER, &given);
+        s = gold.failed || given.failed ? fail(e, ERR_NOMEM, "memory is out") : OK;
+        if (s == OK) score[i] = !known ? NAN : found && strcmp(gold.p, given.p) == 0;
+        str_free(&gold);
+        str_free(&given);
+    }
+    return s;
+}
+
+const reward_kind reward_choice = {
+    .name = "choice",
+    .help = "1 when the letter that the completion chooses (\"Answer: C\", \"the answer is (C)\", \\boxed{C}, a lone C "
+            "at the end) is the row's",
+    .score = score_choice,
+};
