@@ -162,6 +162,34 @@ int32_t sampler_choose(sampler *s, const sampling *o, const float *logits, const
     return left ? s->list[left - 1].id : best;
 }
 
+static bool plain(const sampling *o) {
+    return o->top_k == 0 && o->top_p == 1 && o->min_p == 0 && o->repetition_penalty == 1 && o->presence_penalty == 0 &&
+           o->frequency_penalty == 0;
+}
+
+/* sum_i exp((logits[i] - max) / temperature), the terms in p. */
+static double weights(float *p, const float *logits, int64_t n, float max, float temperature) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += p[i] = expf((logits[i] - max) / temperature);
+    return sum;
+}
+
+int32_t sampler_draw(sampler *s, const sampling *o, const float *logits, const int32_t *history, int64_t n,
+                     int64_t n_answer, uint64_t sequence, uint64_t position, float *logprob) {
+    const bool simple = plain(o), greedy = o->temperature == 0;
+    const float temperature = greedy ? 1 : o->temperature;
+    int32_t id =
+        simple ? argmax(logits, s->vocab) : sampler_choose(s, o, logits, history, n, n_answer, sequence, position);
+    const float max = simple ? logits[id] : logits[argmax(logits, s->vocab)];
+    const double sum = weights(s->logits, logits, s->vocab, max, temperature);
+    if (simple && !greedy) {
+        double at = rng_uniform(o->seed, sequence, position) * sum;
+        for (id = 0; id < s->vocab - 1 && (at -= s->logits[id]) >= 0;) id++;
+    }
+    *logprob = (float)(((double)logits[id] - max) / temperature - log(sum));
+    return id;
+}
+
 float sampler_logprobs(sampler *s, const float *logits, int32_t token, int n_top, int32_t *top_ids,
                        float *top_logprobs) {
     float max = logits[argmax(logits, s->vocab)];

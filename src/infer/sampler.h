@@ -28,6 +28,12 @@ void sampler_close(sampler *s);
 int32_t sampler_choose(sampler *s, const sampling *o, const float *logits, const int32_t *history, int64_t n,
                        int64_t n_answer, uint64_t sequence, uint64_t position);
 
+/* The same token, and in *logprob its log-probability under softmax(logits / temperature) (greedy: temperature 1),
+ * before penalties, top-k, top-p and min-p: what a policy's update compares with. Without these filters both take one
+ * pass. */
+int32_t sampler_draw(sampler *s, const sampling *o, const float *logits, const int32_t *history, int64_t n,
+                     int64_t n_answer, uint64_t sequence, uint64_t position, float *logprob);
+
 /* Natural logarithm of the probability of `token`, and of the `n_top` most likely tokens (most likely first, of equal
  * ones the lower id), before temperature and penalties. */
 float sampler_logprobs(sampler *s, const float *logits, int32_t token, int n_top, int32_t *top_ids,

@@ -114,13 +114,16 @@ void session_close(session *s) {
     free(s);
 }
 
+/* Bytes of the rows in use of a layer's slot. */
+static size_t held_bytes(const session *s, int64_t l, int slot) {
+    int64_t held = l < s->g->m->cfg.num_hidden_layers ? s->length : s->mtp_length;
+    return (size_t)(held * s->cache[l][slot].width) * dtype_size(s->cache[l][slot].type);
+}
+
 uint64_t session_cache_bytes(const session *s) {
     uint64_t sum = 0;
     for (int64_t l = 0; l < layers_of(s->g->m); l++)
-        for (int i = 0; i < CACHE_SLOTS; i++) {
-            int64_t held = l < s->g->m->cfg.num_hidden_layers ? s->length : s->mtp_length;
-            sum += (uint64_t)(held * s->cache[l][i].width) * dtype_size(s->cache[l][i].type);
-        }
+        for (int i = 0; i < CACHE_SLOTS; i++) sum += held_bytes(s, l, i);
     return sum;
 }
 
@@ -138,6 +141,27 @@ void session_truncate(session *s, int64_t n) {
     s->length = n;
     s->rows = 0;
     if (s->mtp_length > n) s->mtp_length = n; /* else the first n - mtp_length waiting states stay right */
+}
+
+status session_fork(session *to, const session *from, error *e) {
+    const model *m = from->g->m;
+    const int64_t vocab = m->cfg.vocab_size, waiting = from->drafting ? from->length - from->mtp_length : 0;
+    if (from->length > to->capacity)
+        return fail(e, ERR_ARG, "a fork of %lld tokens, but the context holds %lld", (long long)from->length,
+                    (long long)to->capacity);
+    to->rows = from->rows > 0;
+    TRY(need(&to->logits, &to->rows_capacity, to->rows, vocab, e));
+    TRY(need(&to->hidden, &to->hidden_capacity, waiting, m->cfg.hidden_size, e));
+    if (to->rows) memcpy(to->logits, from->logits + (from->rows - 1) * vocab, (size_t)vocab * sizeof *to->logits);
+    if (waiting) memcpy(to->hidden, from->hidden, (size_t)(waiting * m->cfg.hidden_size) * sizeof *to->hidden);
+    memcpy(to->tokens, from->tokens, (size_t)from->length * sizeof *to->tokens);
+    for (int64_t l = 0; l < layers_of(m); l++)
+        for (int i = 0; i < CACHE_SLOTS; i++)
+            if (from->cache[l][i].rows) memcpy(to->cache[l][i].rows, from->cache[l][i].rows, held_bytes(from, l, i));
+    to->length = from->length;
+    to->mtp_length = from->mtp_length;
+    to->drafting = from->drafting;
+    return OK;
 }
 
 void session_set_drafting(session *s, bool on) {

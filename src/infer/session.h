@@ -49,6 +49,10 @@ uint64_t session_cache_bytes(const session *s); /* of the held tokens */
 /* Forgets all but the first n tokens. */
 void session_truncate(session *s, int64_t n);
 
+/* Makes `to` hold what `from` holds: tokens, caches, logits of the next token, whether it drafts. Both of one engine; a
+ * session too short for it is ERR_ARG. */
+status session_fork(session *to, const session *from, error *e);
+
 /* Whether the caches of the MTP layers follow, for session_draft. Switching on forgets the tokens that they do not
  * cover. */
 void session_set_drafting(session *s, bool on);
