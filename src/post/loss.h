@@ -12,8 +12,9 @@
 /* --- advantages (post/advantage.c) -----------------------------------------------------------------------------------
  */
 
-/* Groups are `group` neighbours. Rewards that are NaN take no part and get advantage 0. kind: config.h says what each
- * means and whose it is. */
+/* Groups are `group` neighbours, the last one what is left. Rewards that are not finite (NaN: there is none) take no
+ * part and get advantage 0, and so does a completion that has nothing to be compared with; equal rewards give exactly 0
+ * (but ADVANTAGE_REWARD). kind: config.h says what each means and whose it is. */
 void advantages(advantage_kind kind, const double *reward, int64_t n, int64_t group, double *out);
 
 /* --- policies (post/policy_loss.c) -----------------------------------------------------------------------------------
@@ -21,8 +22,8 @@ void advantages(advantage_kind kind, const double *reward, int64_t n, int64_t gr
 
 typedef struct policy_loss_options { /* from train_config.grpo */
     policy_loss_kind kind;
-    double clip_low, clip_high; /* ratio in [1 - low, 1 + high] */
-    double dual_clip;           /* c > 1: for A < 0 the loss is at most -c A; 0: off */
+    double clip_low, clip_high; /* ratio in [1 - low, 1 + high]; a low of 1 is no lower bound (TRL's cispo) */
+    double dual_clip;           /* c > 1: for A < 0 the loss is at most -c A; 0: off; not for cispo, reinforce */
     double kl_beta;
     kl_kind kl;
     bool kl_on_policy;      /* NeMo: KL times exp(logp - sg(logp)), so that the score-function gradient is in it;
@@ -34,11 +35,13 @@ typedef struct policy_batch { /* completions of a micro-batch */
     int64_t n_seq;
     const int64_t *first;    /* [n_seq + 1]: tokens of completion s are first[s] .. first[s+1]-1 */
     const real *logp;        /* of the policy now; [tokens] */
-    const float *old, *ref;  /* when they were drawn; of the reference (NULL: kl_beta is 0) */
+    const float *old, *ref;  /* when they were drawn (NULL: the policy is still the same, ratio 1); of the reference
+                                (NULL: kl_beta is 0) */
     const float *mask;       /* 0: the token does not count; NULL: all do */
     const double *advantage; /* [n_seq] */
-    double tokens,
-        sequences; /* that count in the whole optimizer step, all micro-batches together (bnpo: of this one) */
+    /* That count in the whole optimizer step, all micro-batches together; for bnpo the tokens of this one, times the
+     * micro-batches of the step. */
+    double tokens, sequences;
 } policy_batch;
 
 typedef struct policy_stats { /* sums; divide by tokens */
