@@ -75,10 +75,7 @@ static double read_atom(reader *r) {
 static double read_power(reader *r) {
     double base = read_atom(r);
     if (r->bad || !eat(r, "**")) return base;
-    if (++r->depth > DEEPEST) r->bad = true;
-    double exponent = r->bad ? 0 : read_sign(r);
-    r->depth--;
-    return checked(r, pow(base, exponent));
+    return checked(r, pow(base, read_sign(r)));
 }
 
 static double read_sign(reader *r) {
