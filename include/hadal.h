@@ -254,7 +254,7 @@ HADAL_API int hadal_bench_machine(int threads, const char *kernels, char **json,
 
 typedef struct hadal_data_options {
     size_t size;
-    const char *task;  /* tiny-r1: "both" (default), "calc", "count" */
+    const char *task;  /* tiny-r1: "all" (default), or of calc, count, add, search: "calc,add" */
     const char *phase; /* tiny-r1: "clean" (default), "mixed", "work" */
     int64_t documents; /* 0: 40000 */
     uint64_t seed;
@@ -276,7 +276,7 @@ typedef struct hadal_eval_options {
     hadal_progress *progress;
     void *progress_arg;
 } hadal_eval_options;
-/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:count". json: the report of
+/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:calc,add" .... json: the report of
  * docs/eval.md, owned by the caller. */
 HADAL_API int hadal_eval(hadal_model *m, const char *task, const hadal_eval_options *o, char **json, hadal_error *e);
 

@@ -13,14 +13,20 @@ static status data(const char *kind, const char *out, const hadal_data_options *
     tiny_r1_counts n;
     if (strcmp(kind, "tiny-r1") != 0) return fail(e, ERR_ARG, "there are no data \"%s\", but: tiny-r1", kind);
     if (o->documents < 0) return fail(e, ERR_ARG, "documents should not be negative");
-    TRY(tiny_r1_tasks(o->task ? o->task : "both", &t.tasks, e));
+    TRY(tiny_r1_tasks(o->task ? o->task : "all", &t.tasks, e));
     TRY(tiny_r1_phase(o->phase ? o->phase : "clean", t.share, e));
     TRY(tiny_r1_write(out, &t, o->documents ? o->documents : 40000, o->progress, o->progress_arg, &n, e));
     if (!json) return OK;
     str s = {0};
-    str_addf(&s,
-             "{\"documents\": %lld, \"bytes\": %llu, \"by_task\": {\"calc\": %lld, \"count\": %lld}, \"by_style\": {",
-             (long long)n.documents, (unsigned long long)n.bytes, (long long)n.calc, (long long)n.count);
+    str_addf(&s, "{\"documents\": %lld, \"bytes\": %llu, \"by_task\": {", (long long)n.documents,
+             (unsigned long long)n.bytes);
+    const char *comma = "";
+    for (int i = 0; i < TINY_R1_TASKS; i++) {
+        if (!n.task[i]) continue;
+        str_addf(&s, "%s\"%s\": %lld", comma, tiny_r1_task_names[i], (long long)n.task[i]);
+        comma = ", ";
+    }
+    str_puts(&s, "}, \"by_style\": {");
     for (int i = 0; i < TINY_R1_STYLES; i++)
         str_addf(&s, "%s\"%s\": %lld", i ? ", " : "", tiny_r1_style_names[i], (long long)n.style[i]);
     str_puts(&s, "}}");

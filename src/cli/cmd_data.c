@@ -11,11 +11,11 @@ typedef struct settings {
     seed seed;
     bool held_out, json;
 } settings;
-static const settings defaults = {.task = "both", .phase = "clean", .documents = 40000};
+static const settings defaults = {.task = "all", .phase = "clean", .documents = 40000};
 
 #define AT(field) offsetof(settings, field)
 static const option rows[] = {
-    {"task", 0, "calc|count|both", OPT_TEXT, AT(task), 0, 0, "the kind of sums; default both"},
+    {"task", 0, "LIST", OPT_TEXT, AT(task), 0, 0, "calc, count, add, search with commas between, or all; default all"},
     {"phase", 0, "clean|mixed|work", OPT_TEXT, AT(phase), 0, 0,
      "clean: nearly all with their working; mixed: working is a minority, and some is wrong; work: all with working"},
     {"documents", 'n', "N", OPT_INT, AT(documents), 1, 1 << 30, "lines to write; default 40000"},
@@ -57,10 +57,11 @@ const command command_data = {
     .name = "data",
     .arguments = "KIND OUT",
     .summary = "writes training data that are made by rule",
-    .more = "KIND is tiny-r1: sums modulo 10 with or without their working, as JSON lines of prompt and completion.\n"
+    .more = "KIND is tiny-r1: small sums and searches with or without their working, as JSON lines of prompt and "
+            "completion.\n"
             "One prompt in sixteen is held out of all data unless --held-out asks for just those.",
     .examples = "hadal data tiny-r1 clean.jsonl\n"
-                "hadal data tiny-r1 mixed.jsonl --task calc --phase mixed --documents 8000 --seed 1\n"
+                "hadal data tiny-r1 mixed.jsonl --task calc,add --phase mixed --documents 8000 --seed 1\n"
                 "hadal data tiny-r1 validation.jsonl --documents 500 --held-out",
     .groups = {{"Options", rows, 0}},
     .min_args = 2,

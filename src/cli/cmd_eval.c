@@ -17,7 +17,7 @@ static const settings defaults = {.limit = 200, .samples = 1, .temperature = -1}
 
 #define AT(field) offsetof(settings, field)
 static const option rows[] = {
-    {"task", 0, "NAME", OPT_TEXT, AT(task), 0, 0, "what to evaluate: tiny-r1, tiny-r1:calc or tiny-r1:count"},
+    {"task", 0, "NAME", OPT_TEXT, AT(task), 0, 0, "what to evaluate: tiny-r1, or some of its tasks: tiny-r1:calc,add"},
     {"limit", 'n', "N", OPT_INT, AT(limit), 1, 1 << 24, "prompts; default 200"},
     {"temperature", 0, "T", OPT_REAL, AT(temperature), 0, 100,
      "0: greedy answers only, else sampled ones only; default both, T = 1"},
@@ -66,7 +66,7 @@ const command command_eval = {
     .name = "eval",
     .arguments = "MODEL",
     .summary = "measures how often a model's answers are right",
-    .more = "tiny-r1: sums modulo 10 on prompts held out of training, for models of 'hadal data tiny-r1'.",
+    .more = "tiny-r1: small sums and searches on prompts held out of training, for models of 'hadal data tiny-r1'.",
     .examples = "hadal eval ./tiny --task tiny-r1\n"
                 "hadal eval ./tiny --task tiny-r1:calc --limit 96 --temperature 1 --samples 8\n"
                 "hadal eval ./tiny --task tiny-r1:calc --temperature 0 --json",

@@ -23,10 +23,10 @@ static void add(tiny_r1_tally *t, bool right) {
 bool tiny_r1_judge(tiny_r1_score *s, const tiny_r1_document *t, const char *completion, size_t n, int64_t tokens) {
     const char *answer;
     const int length = tiny_r1_answer(completion, n, &answer);
-    const bool right = length >= 0 && (size_t)length == strlen(t->answer) && !memcmp(answer, t->answer, (size_t)length);
+    const bool right = length >= 0 && tiny_r1_right(t->prompt, answer, (size_t)length);
     add(&s->all, right);
-    add(&s->style[style_of(completion, n)], right);
-    add(t->task == TINY_R1_CALC ? &s->calc : &s->count, right);
+    add(&s->task[t->task], right);
+    add(&s->style[t->task][style_of(completion, n)], right);
     s->formatted += length >= 0;
     s->tokens += tokens;
     return right;
@@ -99,8 +99,7 @@ static status judge(tiny_r1_score *s, const runner *r, const turn *b, int i, boo
     return st;
 }
 
-/* All answers of one kind. *solved: prompts of which one answer at least is right. */
-static status answer_all(runner *r, double temperature, int samples, tiny_r1_score *score, int64_t *solved, error *e) {
+static status answer_all(runner *r, double temperature, int samples, tiny_r1_score *score, error *e) {
     const int64_t total = r->o->limit * samples;
     const generate_hooks hooks = {.token = on_token, .prompt = on_prompt, .arg = r};
     int64_t last_solved = -1;
@@ -126,7 +125,7 @@ static status answer_all(runner *r, double temperature, int samples, tiny_r1_sco
             r->done++;
             if (right && (first + i) / samples != last_solved) {
                 last_solved = (first + i) / samples;
-                ++*solved;
+                score->solved[b.document[i].task]++;
             }
         }
         turn_clear(&b);
@@ -136,39 +135,65 @@ static status answer_all(runner *r, double temperature, int samples, tiny_r1_sco
 
 /* --- the report ------------------------------------------------------------------------------------------------- */
 
-static json_t *tally_json(const tiny_r1_tally *t) {
-    return json_pack("{s:I,s:f}", "answers", (json_int_t)t->answers, "accuracy",
-                     (double)t->right / (double)(t->answers ? t->answers : 1));
+static double share(int64_t n, int64_t of) {
+    return (double)n / (double)(of ? of : 1);
 }
 
-static status add_score(json_t *out, const char *name, const tiny_r1_score *s, double temperature, int samples,
-                        double solved, error *e) {
-    const double n = (double)s->all.answers;
-    json_t *j = json_pack("{s:f,s:I,s:f,s:f,s:f}", "temperature", temperature, "answers", (json_int_t)s->all.answers,
-                          "accuracy", (double)s->all.right / n, "format", (double)s->formatted / n, "mean_tokens",
-                          (double)s->tokens / n);
-    bool bad = !j;
-    if (samples > 1) {
-        char key[32];
-        snprintf(key, sizeof key, "pass_at_%d", samples);
-        bad |= json_object_set_new(j, key, json_real(solved)) != 0;
-    }
-    json_t *styles = json_object(), *tasks = json_object();
+static json_t *tally_json(const tiny_r1_tally *t) {
+    return json_pack("{s:I,s:f}", "answers", (json_int_t)t->answers, "accuracy", share(t->right, t->answers));
+}
+
+/* pass_at_K of several samples: the share of prompts of which one answer at least is right. */
+static void add_solved(json_t *j, int64_t solved, int64_t answers, int samples) {
+    char key[32];
+    snprintf(key, sizeof key, "pass_at_%d", samples);
+    if (samples > 1) json_object_set_new(j, key, json_real(share(solved, answers / samples)));
+}
+
+static json_t *styles_json(const tiny_r1_tally style[TINY_R1_STYLES]) {
+    json_t *j = json_object();
     for (int i = 0; i < TINY_R1_STYLES; i++)
-        if (s->style[i].answers)
-            bad |= json_object_set_new(styles, tiny_r1_style_names[i], tally_json(&s->style[i])) != 0;
-    if (s->calc.answers) bad |= json_object_set_new(tasks, "calc", tally_json(&s->calc)) != 0;
-    if (s->count.answers) bad |= json_object_set_new(tasks, "count", tally_json(&s->count)) != 0;
-    bad |= json_object_set_new(j, "by_style", styles) || json_object_set_new(j, "by_task", tasks);
-    bad |= json_object_set_new(out, name, j) != 0;
-    return bad ? fail(e, ERR_NOMEM, "memory is out") : OK;
+        if (style[i].answers) json_object_set_new(j, tiny_r1_style_names[i], tally_json(&style[i]));
+    return j;
+}
+
+static json_t *tasks_json(const tiny_r1_score *s, int samples) {
+    json_t *j = json_object();
+    for (int t = 0; t < TINY_R1_TASKS; t++) {
+        if (!s->task[t].answers) continue;
+        json_t *one = tally_json(&s->task[t]);
+        add_solved(one, s->solved[t], s->task[t].answers, samples);
+        json_object_set_new(one, "by_style", styles_json(s->style[t]));
+        json_object_set_new(j, tiny_r1_task_names[t], one);
+    }
+    return j;
+}
+
+static json_t *score_json(const tiny_r1_score *s, double temperature, int samples) {
+    tiny_r1_tally styles[TINY_R1_STYLES] = {0};
+    int64_t solved = 0;
+    for (int t = 0; t < TINY_R1_TASKS; t++) {
+        solved += s->solved[t];
+        for (int i = 0; i < TINY_R1_STYLES; i++) {
+            styles[i].answers += s->style[t][i].answers;
+            styles[i].right += s->style[t][i].right;
+        }
+    }
+    json_t *j = json_pack("{s:f,s:I,s:f,s:f,s:f}", "temperature", temperature, "answers", (json_int_t)s->all.answers,
+                          "accuracy", share(s->all.right, s->all.answers), "format",
+                          share(s->formatted, s->all.answers), "mean_tokens", share(s->tokens, s->all.answers));
+    add_solved(j, solved, s->all.answers, samples);
+    json_object_set_new(j, "by_style", styles_json(styles));
+    json_object_set_new(j, "by_task", tasks_json(s, samples));
+    return j;
 }
 
 static status run(runner *r, const char *name, double temperature, int samples, json_t *out, error *e) {
     tiny_r1_score score = {0};
-    int64_t solved = 0;
-    TRY(answer_all(r, temperature, samples, &score, &solved, e));
-    return add_score(out, name, &score, temperature, samples, (double)solved / (double)r->o->limit, e);
+    TRY(answer_all(r, temperature, samples, &score, e));
+    return json_object_set_new(out, name, score_json(&score, temperature, samples))
+               ? fail(e, ERR_NOMEM, "memory is out")
+               : OK;
 }
 
 /* --- opening ---------------------------------------------------------------------------------------------------- */
@@ -194,7 +219,7 @@ static status open_sessions(runner *r, engine *g, error *e) {
 
 status tiny_r1_eval(engine *g, const tokenizer *t, const char *kind, const eval_options *o, json_t *out, error *e) {
     runner r = {.t = t, .o = o, .documents = {.share = {[TINY_R1_WORK] = 1}, .held_out = true, .seed = o->seed}};
-    TRY(tiny_r1_tasks(kind ? kind : "both", &r.documents.tasks, e));
+    TRY(tiny_r1_tasks(kind ? kind : "all", &r.documents.tasks, e));
     TRY(check_tokenizer(t, e));
     r.eos = tokenizer_id(t, "<eos>");
     r.total = o->limit * ((o->greedy ? 1 : 0) + (o->sampled ? o->samples : 0));

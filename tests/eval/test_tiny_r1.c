@@ -36,11 +36,17 @@ static void judged(void **state) {
         style[cases[i].style]++;
         style_right[cases[i].style] += cases[i].right;
         for (int k = 0; k < TINY_R1_STYLES; k++)
-            assert_true(s.style[k].answers == style[k] && s.style[k].right == style_right[k]);
+            assert_true(s.style[TINY_R1_CALC][k].answers == style[k] &&
+                        s.style[TINY_R1_CALC][k].right == style_right[k]);
         assert_true(s.formatted == formatted && s.all.right == right && s.all.answers == i + 1);
     }
-    assert_true(s.calc.answers == CASES && s.calc.right == right && s.count.answers == 0);
+    assert_true(s.task[TINY_R1_CALC].answers == CASES && s.task[TINY_R1_CALC].right == right &&
+                s.task[TINY_R1_COUNT].answers == 0);
     assert_int_equal(s.tokens, CASES * (CASES - 1) / 2);
+    const tiny_r1_document other = {.task = TINY_R1_SEARCH, .prompt = "s8:3050", .answer = "--+"};
+    static const char hit[] = "<think></think><answer>-+-</answer><eos>"; /* not the stored one, but it hits */
+    assert_true(tiny_r1_judge(&s, &other, hit, strlen(hit), 1));
+    assert_true(s.style[TINY_R1_SEARCH][TINY_R1_DIRECT].right == 1 && s.all.answers == CASES + 1);
 }
 
 /* --- a model of random weights --------------------------------------------------------------------------------------
@@ -146,6 +152,17 @@ static void random_model(void **state) {
         assert_true(answers == n && fabs(right - n * number(r, "accuracy")) < 1e-9);
         assert_true(number(r, "mean_tokens") >= 1 && number(r, "mean_tokens") <= TINY_R1_MOST_TOKENS);
         assert_true((json_object_get(r, "pass_at_3") != NULL) == k);
+        const char *task;
+        json_t *v_task;
+        double tasks = 0;
+        json_object_foreach(json_object_get(r, "by_task"), task, v_task) {
+            double of_styles, right_of_styles;
+            sum(json_object_get(v_task, "by_style"), &of_styles, &right_of_styles);
+            assert_true(of_styles == number(v_task, "answers"));
+            assert_true((json_object_get(v_task, "pass_at_3") != NULL) == k);
+            tasks++;
+        }
+        assert_true(tasks == 4); /* 40 prompts lack one of four tasks with a chance of 4e-5 */
     }
     json_decref(j);
     free(a);
