@@ -63,8 +63,8 @@ static void tags_count_when_they_stand_once(void **state) {
     static const char t[] = "{\"name\":\"tag_count\"}";
     assert_float_equal(one(t, completion("<think>\n")), 0.25, 0);
     assert_float_equal(one(t, completion("<think>\n<think>\n")), 0, 0);
-    assert_float_equal(one(t, completion("<think>\nx\n</think>\n<answer>\n7")), 0.5,
-                       0); /* one newline is not two tags' */
+    assert_float_equal(one(t, completion("<think>\nx\n</think>\n<answer>\n7")), 0.75,
+                       0); /* two tags may share a newline */
     assert_float_equal(one(t, completion("<think>\nx\n</think>\n\n<answer>\n7\n</answer>")), 1, 0);
     assert_float_equal(one(t, completion("\n</answer>\n</answer>")), 0, 0);
     assert_float_equal(one(t, completion("")), 0, 0);
