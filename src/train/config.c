@@ -1,26 +1,25 @@
-/* Reads a run file: YAML and overrides become one tree of JSON values, presets fill in what nobody gave, every value is
- * checked against the table (config_table.c), then the values against each other. */
+/* Reads a run file: its layers become one tree of JSON values (config_tree.c), NeMo RL's names are put into ours
+ * (config_style.c), presets fill in what nobody gave, every value is checked against the table (config_table.c), then
+ * the values against each other. */
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "base/file.h"
 #include "base/regex.h"
 #include "base/yaml.h"
+#include "train/config_style.h"
 #include "train/config_table.h"
 
 const char *const precision_names[PRECISIONS] = {"f32", "bf16", "fp8"};
 
-enum { RUN_FILE_MAX = 1 << 20, NAME_MAX_ = 64 };
+enum { NAME_MAX_ = 64 };
 
 _Static_assert(sizeof(precision) == sizeof(unsigned) && sizeof(packing) == sizeof(unsigned), "enums are ints");
 
 typedef struct reader {
-    const char *name;       /* of the file */
-    json_t *tree;           /* section -> key -> value */
-    json_t *lines;          /* "section.key" -> line; 0: an override */
+    config_tree *t;
     const config_option *o; /* the key at hand */
     train_config *c;
     arena *mem;
@@ -33,10 +32,7 @@ typedef struct reader {
 static status bad_at(const reader *r, const char *section, const char *key, const char *what) {
     char path[2 * NAME_MAX_ + 2];
     snprintf(path, sizeof path, "%.*s%s%.*s", NAME_MAX_, section, *key ? "." : "", NAME_MAX_, key);
-    const json_t *line = json_object_get(r->lines, path);
-    if (json_integer_value(line) > 0)
-        return fail(r->e, ERR_FORMAT, "%s:%d: %s %s", r->name, (int)json_integer_value(line), path, what);
-    return fail(r->e, ERR_FORMAT, "%s: %s %s", line ? "override" : r->name, path, what);
+    return config_tree_bad(r->t, path, what, r->e);
 }
 
 static status bad(const reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -53,30 +49,12 @@ static status no_memory(const reader *r) {
     return fail(r->e, ERR_NOMEM, "memory is out");
 }
 
-/* Insertions, deletions and substitutions from a to b (Levenshtein 1966). */
-static int distance(const char *a, const char *b) {
-    int row[NAME_MAX_ + 1], n = (int)strlen(a), m = (int)strlen(b);
-    if (n > NAME_MAX_ || m > NAME_MAX_) return NAME_MAX_ + 1;
-    for (int j = 0; j <= m; j++) row[j] = j;
-    for (int i = 1; i <= n; i++) {
-        int corner = row[0];
-        row[0] = i;
-        for (int j = 1; j <= m; j++) {
-            int here = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
-            if (corner + (a[i - 1] != b[j - 1]) < here) here = corner + (a[i - 1] != b[j - 1]);
-            corner = row[j];
-            row[j] = here;
-        }
-    }
-    return row[m];
-}
-
 /* The key that was meant: the nearest by name, of equals the one in the same section. NULL: none is near. */
 static const config_option *meant(const char *section, const char *key) {
     const config_option *best = NULL;
     int least = INT_MAX;
     for (const config_option *o = config_options; o->section; o++) {
-        int d = distance(key, o->key), score = 2 * d + (strcmp(section, o->section) != 0);
+        int d = config_distance(key, o->key), score = 2 * d + (strcmp(section, o->section) != 0);
         if (d <= 1 + (int)strlen(key) / 4 && score < least) {
             best = o;
             least = score;
@@ -93,24 +71,33 @@ static status unknown_key(const reader *r, const char *section, const char *key)
     return bad_at(r, section, key, what);
 }
 
+/* "a, b, c": the sections there are. */
+static void list_sections(char *to, size_t size) {
+    size_t n = 0;
+    const char *last = "";
+    for (const config_option *o = config_options; o->section && n < size; o++) {
+        if (strcmp(o->section, last) != 0) n += (size_t)snprintf(to + n, size - n, "%s%s", n ? ", " : "", o->section);
+        last = o->section;
+    }
+}
+
 static status unknown_section(const reader *r, const char *section) {
     const char *best = NULL;
-    char what[200];
+    char what[200], all[160];
     int least = 3;
     for (const config_option *o = config_options; o->section; o++) {
-        int d = distance(section, o->section);
+        int d = config_distance(section, o->section);
         if (d < least) {
             best = o->section;
             least = d;
         }
     }
     const config_option *o = best ? NULL : meant("", section);
-    if (best) snprintf(what, sizeof what, "is not a section: did you mean %s?", best);
+    list_sections(all, sizeof all);
+    if (!strcmp(section, "stages")) snprintf(what, sizeof what, "belong to a pipeline: hadal r1 runs them");
+    else if (best) snprintf(what, sizeof what, "is not a section: did you mean %s?", best);
     else if (o) snprintf(what, sizeof what, "is not a section: did you mean %s.%s?", o->section, o->key);
-    else
-        snprintf(what, sizeof what,
-                 "is not a section: they are model, data, training, objective, optimizer, schedule, "
-                 "lora, rollout, grpo, sample, dpo, distill, checkpoint, metrics");
+    else snprintf(what, sizeof what, "is not a section: they are %s", all);
     return bad_at(r, section, "", what);
 }
 
@@ -312,38 +299,14 @@ static status read_value(const reader *r, const json_t *v) {
 /* --- the tree --------------------------------------------------------------------------------------------------- */
 
 static const json_t *given(const reader *r, const char *section, const char *key) { /* NULL: by nobody */
-    const json_t *v = json_object_get(json_object_get(r->tree, section), key);
+    const json_t *v = json_object_get(json_object_get(r->t->sections, section), key);
     return json_is_null(v) ? NULL : v;
-}
-
-static status put(const reader *r, const char *section, const char *key, json_t *v) { /* takes v */
-    json_t *s = json_object_get(r->tree, section);
-    if (!s && json_object_set_new(r->tree, section, s = json_object()) != 0) s = NULL;
-    if (s && json_is_object(s)) return json_object_set_new(s, key, v) == 0 ? OK : no_memory(r);
-    json_decref(v);
-    return s ? bad_at(r, section, "", "should be a section of keys") : no_memory(r);
-}
-
-static status add_override(const reader *r, const char *text) {
-    const char *equals = strchr(text, '='), *dot = strchr(text, '.');
-    char section[NAME_MAX_], key[NAME_MAX_], name[2 * NAME_MAX_ + 16];
-    json_t *v;
-    if (!equals || !dot || dot > equals || dot - text >= NAME_MAX_ || equals - dot > NAME_MAX_)
-        return fail(r->e, ERR_ARG,
-                    "override \"%.100s\" should be section.key=value (a run file stands before all of them)", text);
-    if (!equals[1]) return fail(r->e, ERR_ARG, "override \"%.100s\" has no value (null gives the default back)", text);
-    snprintf(section, sizeof section, "%.*s", (int)(dot - text), text);
-    snprintf(key, sizeof key, "%.*s", (int)(equals - dot - 1), dot + 1);
-    snprintf(name, sizeof name, "override %s.%s", section, key);
-    TRY(yaml_parse(&v, NULL, equals + 1, strlen(equals + 1), name, r->e));
-    TRY(put(r, section, key, v));
-    return json_object_set_new(r->lines, name + strlen("override "), json_integer(0)) == 0 ? OK : no_memory(r);
 }
 
 static status check_names(const reader *r) {
     const char *section, *key;
     json_t *s, *v;
-    json_object_foreach(r->tree, section, s) {
+    json_object_foreach(r->t->sections, section, s) {
         const config_option *o = config_options;
         while (o->section && strcmp(o->section, section) != 0) o++;
         if (!o->section) return unknown_section(r, section);
@@ -381,7 +344,8 @@ static status apply_preset(const reader *r) {
     status st = OK;
     json_object_foreach(preset, section, s) {
         json_object_foreach(s, key, v) {
-            if (st == OK && !given(r, section, key)) st = put(r, section, key, json_incref(v));
+            if (st == OK && !given(r, section, key))
+                st = config_tree_put(r->t, section, key, json_incref(v), "schedule.preset", r->e);
         }
     }
     json_decref(preset);
@@ -453,18 +417,12 @@ static status settle_schedule(const reader *r) {
     return OK;
 }
 
-static status read_tree(reader *r) {
-    if (json_is_null(r->tree)) { /* an empty file */
-        json_decref(r->tree);
-        if (!(r->tree = json_object())) return no_memory(r);
-    }
-    if (!json_is_object(r->tree)) return fail(r->e, ERR_FORMAT, "%s: should be sections of keys", r->name);
-    return OK;
-}
-
 static status read_all(reader *r) {
+    const char *note;
+    TRY(config_style(r->t, r->mem, &note, r->e));
     TRY(check_names(r));
     train_config_default(r->c);
+    r->c->note = note;
     if (given(r, "schedule", "preset")) {
         r->o = config_find("schedule", "preset");
         TRY(read_value(r, given(r, "schedule", "preset")));
@@ -480,23 +438,30 @@ static status read_all(reader *r) {
     return settle_schedule(r);
 }
 
+status config_read(train_config *out, config_tree *t, arena *mem, error *e) {
+    reader r = {.t = t, .c = out, .mem = mem, .e = e};
+    return read_all(&r);
+}
+
+static status with_overrides(train_config *out, config_tree *t, const char *const *overrides, int n, arena *mem,
+                             error *e) {
+    status s = OK;
+    for (int i = 0; s == OK && i < n; i++) s = config_tree_override(t, overrides[i], e);
+    if (s == OK) s = config_read(out, t, mem, e);
+    config_tree_close(t);
+    return s;
+}
+
 status config_parse(train_config *out, const char *text, size_t n, const char *name, const char *const *overrides,
                     int n_overrides, arena *mem, error *e) {
-    reader r = {.name = name, .c = out, .mem = mem, .e = e};
-    status s = yaml_parse(&r.tree, &r.lines, text, n, name, e);
-    if (s == OK) s = read_tree(&r);
-    for (int i = 0; s == OK && i < n_overrides; i++) s = add_override(&r, overrides[i]);
-    if (s == OK) s = read_all(&r);
-    json_decref(r.tree);
-    json_decref(r.lines);
-    return s;
+    config_tree t;
+    TRY(config_tree_parse(&t, text, n, name, e));
+    return with_overrides(out, &t, overrides, n_overrides, mem, e);
 }
 
 status train_config_read(train_config *out, const char *path, const char *const *overrides, int n, arena *mem,
                          error *e) {
-    str text = {0};
-    status s = path ? file_read(&text, path, RUN_FILE_MAX, e) : OK;
-    if (s == OK) s = config_parse(out, text.p ? text.p : "", text.n, path ? path : "run", overrides, n, mem, e);
-    str_free(&text);
-    return s;
+    config_tree t;
+    TRY(path ? config_tree_read(&t, path, e) : config_tree_parse(&t, "", 0, "run", e));
+    return with_overrides(out, &t, overrides, n, mem, e);
 }

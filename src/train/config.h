@@ -1,5 +1,6 @@
-/* The run file of `hadal train`: one YAML document, every key in one table (config.c: name, type, default, help). Keys
- * may be overridden by section.key=value. Unknown keys are errors that suggest the nearest one. */
+/* Run files: one YAML document, every key in one table (config_table.c: name, type, default, help). A file may inherit
+ * from others (`defaults:`); keys may be overridden by section.key=value; NeMo RL's names are understood, too. Unknown
+ * keys are errors that suggest the nearest one. */
 #ifndef HADAL_TRAIN_CONFIG_H
 #define HADAL_TRAIN_CONFIG_H
 
@@ -66,6 +67,7 @@ typedef enum distill_kind { DISTILL_SFT, DISTILL_FORWARD, DISTILL_REVERSE, DISTI
 typedef enum keep_rule { KEEP_CORRECT, KEEP_BEST, KEEP_ALL } keep_rule;
 
 typedef struct train_config {
+    const char *note; /* a sentence about the run file that a person should see; NULL: none. Not written */
     struct {
         const char *path; /* a Hugging Face folder (weights and all), or a config.json or preset name with `init` */
         bool init;        /* start from random weights */

@@ -3,6 +3,7 @@
 #define HADAL_TRAIN_CONFIG_TABLE_H
 
 #include "train/config.h"
+#include "train/config_tree.h"
 
 typedef enum option_type {
     O_INT,    /* int64_t */
@@ -46,6 +47,8 @@ int config_word(const char *words, const char *word);
 void config_put(str *s, const config_option *o, const train_config *c);
 extern const char config_shapes[]; /* words of enum curve */
 
+/* Of sections whose layers lie over each other already; changes *t. Texts live in `mem`. */
+status config_read(train_config *out, config_tree *t, arena *mem, error *e);
 /* train_config_read of a text. */
 status config_parse(train_config *out, const char *text, size_t n, const char *name, const char *const *overrides,
                     int n_overrides, arena *mem, error *e);

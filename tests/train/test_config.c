@@ -138,6 +138,8 @@ static const char *sample(const config_option *o, char *to, size_t size) {
     case O_MASKS: return "['.*indexer.*', \"\\\\bnorm$\"]";
     case O_PHASES: return "[{until: 1e12, from: 0.3}, {until: .inf, from: 0.1}]";
     case O_GROUPS: return "[{match: 'embed', scale: 0.1}, {match: head, scale: 2}]";
+    case O_JSON: return "[{name: accuracy, needs: format}, {name: format, weight: 0.1, pattern: '^<think>\"\xc3\xa9'}]";
+    case O_RANGE: return "[0, 1, -1, 0.3333333333333333]";
     case O_PRESET: return NULL;
     }
     return NULL;
