@@ -12,6 +12,11 @@
 extern "C" {
 #endif
 
+typedef struct hadal_number {
+    const char *name;
+    double value;
+} hadal_number;
+
 /* A step as metrics.jsonl has it. NaN: not part of this run, or not in this step. */
 typedef struct hadal_train_step {
     int64_t step, steps; /* 1 .. steps */
@@ -20,6 +25,8 @@ typedef struct hadal_train_step {
     double grad_norm, lr;
     int skipped; /* the step changed nothing: its gradients were not finite, or a spike */
     double seconds, tokens_per_second, mfu, memory /* resident bytes */, max_vio, dropped;
+    const hadal_number *more; /* what post-training has to tell: "reward", "completion_tokens" ... */
+    int n_more;
 } hadal_train_step;
 
 typedef struct hadal_train_options {
@@ -36,6 +43,19 @@ typedef struct hadal_train_options {
 /* Runs to the end, or until `step` asks to stop. json (may be NULL): steps, tokens, seconds, loss, validation_loss,
  * skipped, stopped, folder, and `exported` when a Hugging Face folder was written. */
 HADAL_API int hadal_train(const hadal_train_options *o, char **json, hadal_error *e);
+
+/* Post-training, described by the same run files; all go on where they stopped.
+ *   grpo     group relative policy optimization and its relatives (docs/grpo.md)
+ *   sample   completions of prompts, scored and filtered, written as conversations (docs/sample.md); json: what was
+ * kept distill  from a teacher's traces or its distribution (docs/distill.md) dpo      direct preference optimization
+ * (docs/dpo.md) */
+HADAL_API int hadal_grpo(const hadal_train_options *o, char **json, hadal_error *e);
+HADAL_API int hadal_sample(const hadal_train_options *o, char **json, hadal_error *e);
+HADAL_API int hadal_distill(const hadal_train_options *o, char **json, hadal_error *e);
+HADAL_API int hadal_dpo(const hadal_train_options *o, char **json, hadal_error *e);
+
+/* All reward functions with their members, as text; owned by the caller. */
+HADAL_API int hadal_rewards(char **text, hadal_error *e);
 
 /* Every key of run files with type, default and meaning, as text; owned by the caller. */
 HADAL_API int hadal_train_keys(char **text, hadal_error *e);

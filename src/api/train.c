@@ -7,13 +7,19 @@
 #include "convert/convert.h"
 #include "eval/bench_train.h"
 #include "hadal_train.h"
+#include "post/grpo.h"
+#include "reward/reward.h"
 #include "train/checkpoint.h"
 #include "train/run.h"
+
+typedef status runner(const train_config *c, const run_hooks *hooks, run_result *out, error *e);
 
 typedef struct train_call {
     const hadal_train_options *o;
     train_config c;
 } train_call;
+
+_Static_assert(sizeof(hadal_number) == sizeof(named_number), "one is handed out as the other");
 
 static int on_step(void *arg, const step_metrics *m, int64_t steps) {
     const train_call *t = arg;
@@ -35,7 +41,9 @@ static int on_step(void *arg, const step_metrics *m, int64_t steps) {
                                 .mfu = m->mfu,
                                 .memory = m->memory,
                                 .max_vio = m->max_vio,
-                                .dropped = m->dropped};
+                                .dropped = m->dropped,
+                                .more = (const hadal_number *)(const void *)m->more,
+                                .n_more = m->n_more};
     return t->o->step ? t->o->step(t->o->arg, &s) : 0;
 }
 
@@ -84,19 +92,21 @@ static status export_folder(train_call *t, json_t *result, error *e) {
     return s;
 }
 
-static status train(const hadal_train_options *o, arena *mem, char **json, error *e) {
+static status train(const hadal_train_options *o, runner *run, arena *mem, char **json, error *e) {
     train_call t = {.o = o};
     const run_hooks hooks = {on_step, on_note, on_progress, &t};
     run_result r;
     TRY(train_config_read(&t.c, o->run_file, o->overrides, o->n_overrides, mem, e));
-    TRY(train_run(&t.c, &hooks, &r, e));
+    TRY(run(&t.c, &hooks, &r, e));
     json_t *j =
         json_pack("{s:I, s:f, s:f, s:I, s:b, s:s}", "steps", (json_int_t)r.steps, "tokens", r.tokens, "seconds",
                   r.seconds, "skipped", (json_int_t)r.skipped, "stopped", r.stopped, "folder", t.c.checkpoint.folder);
     if (!j) return fail(e, ERR_NOMEM, "memory is out");
     if (r.loss == r.loss) json_object_set_new(j, "loss", json_real(r.loss));
     if (r.validation_loss == r.validation_loss) json_object_set_new(j, "validation_loss", json_real(r.validation_loss));
-    status s = t.c.checkpoint.export && !r.stopped ? export_folder(&t, j, e) : OK;
+    for (int i = 0; i < r.n_more; i++) json_object_set_new(j, r.more[i].name, json_real(r.more[i].value));
+    if (r.output[0]) json_object_set_new(j, "output", json_string(r.output));
+    status s = t.c.checkpoint.export && !r.stopped && !r.output[0] ? export_folder(&t, j, e) : OK;
     if (s != OK) {
         json_decref(j);
         return s;
@@ -104,14 +114,33 @@ static status train(const hadal_train_options *o, arena *mem, char **json, error
     return api_json(j, json, e);
 }
 
-int hadal_train(const hadal_train_options *given, char **json, hadal_error *e) {
+static int call(const hadal_train_options *given, runner *run, char **json, hadal_error *e) {
     hadal_train_options o = {0};
     error why;
     if (json) *json = NULL;
     api_options(&o, sizeof o, given);
     arena *mem = arena_open(1 << 16);
-    status s = mem ? train(&o, mem, json, &why) : fail(&why, ERR_NOMEM, "memory is out");
+    status s = mem ? train(&o, run, mem, json, &why) : fail(&why, ERR_NOMEM, "memory is out");
     arena_close(mem);
+    return api_result(s, &why, e);
+}
+
+int hadal_train(const hadal_train_options *o, char **json, hadal_error *e) {
+    return call(o, train_run, json, e);
+}
+
+int hadal_grpo(const hadal_train_options *o, char **json, hadal_error *e) {
+    return call(o, grpo_run, json, e);
+}
+
+int hadal_rewards(char **text, hadal_error *e) {
+    str out = {0};
+    error why;
+    *text = NULL;
+    status s = reward_help(&out);
+    if (s != OK) fail(&why, s, "memory is out");
+    else *text = str_take(&out);
+    str_free(&out);
     return api_result(s, &why, e);
 }
 

@@ -17,6 +17,7 @@ extern const command command_data;       /* cmd_data.c */
 extern const command command_eval;       /* cmd_eval.c */
 extern const command command_plot;       /* cmd_plot.c */
 extern const command command_train;      /* cmd_train.c */
+extern const command command_grpo;       /* cmd_grpo.c */
 extern const command command_completion; /* cmd_version.c */
 extern const command command_help_on;    /* cmd_version.c */
 extern const command command_version;    /* cmd_version.c */

@@ -86,7 +86,9 @@ static status save(job *j) {
     slices s;
     json_t *state = state_of(j);
     status a = state ? open_slices(j, &s) : fail(j->e, ERR_NOMEM, "memory is out");
-    if (state && a == OK) a = checkpoint_save(j->checkpoints, j->t.step, s.list, s.count, state, j->validated, j->e);
+    if (state && a == OK)
+        a = checkpoint_save(j->checkpoints, j->t.step, s.list, s.count, state,
+                            isnan(j->score) ? j->validated : j->score, j->e);
     if (state) free_slices(&s);
     json_decref(state);
     if (a == OK) j->saved = j->t.step;
@@ -302,7 +304,15 @@ status job_begin(job *j) {
 
 status job_open(job *j, const train_config *c, const run_hooks *hooks, run_result *out, comm *world,
                 bool keep_reference, error *e) {
-    *j = (job){.c = c, .own = *c, .hooks = hooks, .result = out, .world = world, .validated = NAN, .saved = -1, .e = e};
+    *j = (job){.c = c,
+               .own = *c,
+               .hooks = hooks,
+               .result = out,
+               .world = world,
+               .validated = NAN,
+               .score = NAN,
+               .saved = -1,
+               .e = e};
     if (!j->own.training.threads) j->own.training.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
     TRY(check_path(c, e));
     TRY(open_model(j, keep_reference));

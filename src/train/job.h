@@ -22,6 +22,7 @@ typedef struct job { /* one rank's */
     json_t *state;    /* the caller's own members of a checkpoint's state: found again when a run goes on */
     real *reference;  /* NULL, or weights like t.p.w that checkpoints hold, too */
     double validated; /* the last validation loss, NaN: none yet */
+    double score;     /* what keep_best compares, the lower the better; NaN: `validated` */
     int64_t saved;    /* step of the last checkpoint, -1: none */
     bool stop;        /* the hook asked for it */
     double start;

@@ -296,6 +296,13 @@ void lora_apply(lora *l, queue *q, params *p) {
     }
 }
 
+void lora_remove(const lora *l, params *p) {
+    for (int64_t i = 0; i < l->count; i++) {
+        const param *w = &p->list[l->list[i].weight];
+        memcpy(p->w + w->first, l->list[i].w0, (size_t)w->n * sizeof *p->w);
+    }
+}
+
 void lora_gradients(lora *l, queue *q, const params *p) {
     for (int64_t i = 0; i < l->count; i++) {
         const adapted *x = &l->list[i];

@@ -30,6 +30,7 @@ void lora_close(lora *l); /* accepts NULL */
 params *lora_params(lora *l); /* A and B of every adapted weight; belongs to l */
 
 void lora_apply(lora *l, queue *q, params *p);           /* p->w of the adapted weights = W' */
+void lora_remove(const lora *l, params *p);              /* ... = W0: the model without adapters */
 void lora_gradients(lora *l, queue *q, const params *p); /* dA and dB from p->g: set, not added */
 
 /* adapter_config.json and adapter_model.safetensors (F32) in PEFT's layout. */

@@ -17,7 +17,10 @@ typedef struct run_hooks { /* called by the first rank's thread; any may be NULL
 typedef struct run_result {
     int64_t steps, skipped; /* done in all; skipped in this run */
     double tokens, seconds, loss, validation_loss;
-    bool stopped; /* by the hook */
+    bool stopped;         /* by the hook */
+    named_number more[8]; /* what else is to be told at the end */
+    int n_more;
+    char output[256]; /* a file that was made instead of a model; "": none */
 } run_result;
 
 status train_run(const train_config *c, const run_hooks *hooks, run_result *out, error *e);

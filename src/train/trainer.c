@@ -346,7 +346,7 @@ status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, e
     const step_goal goal = goal_of(t, s, &n);
     zero_sums(&t->sums, &t->model);
     queue_run(t->q, (t->p.total + CLEAR - 1) / CLEAR, clear_gradients, &t->p);
-    if (t->lora) lora_apply(t->lora, t->q, &t->p);
+    trainer_settle(t);
     for (int64_t i = 0; i < s->count; i++) {
         token_batch b;
         TRY(s->get(s->arg, i, &b, e));
@@ -395,39 +395,65 @@ status trainer_update(trainer *t, step_metrics *m, error *e) {
         if (!t->lora) TRY(gather_weights(t, e));
         balance_step(&t->p, &t->model, t->sums.layer, bias_speed(t), t->cfg->objective.bias_zero_mean);
     }
-    t->step++;
     return OK;
 }
 
 status trainer_step(trainer *t, const batch_source *s, step_metrics *out, error *e) {
     TRY(trainer_gradients(t, s, out, e));
-    return trainer_update(t, out, e);
+    TRY(trainer_update(t, out, e));
+    t->step++;
+    return OK;
 }
 
-static status mean_loss(trainer *t, const batch_source *s, double *loss, error *e) {
+void trainer_settle(trainer *t) {
+    if (t->lora) lora_apply(t->lora, t->q, &t->p);
+}
+
+static status mean_loss(trainer *t, executor *x, const batch_source *s, double *loss, error *e) {
     step_counts n;
     TRY(count_step(t, s, &n, e));
     step_goal goal = goal_of(t, s, &n);
     memset(goal.mtp, 0, sizeof goal.mtp);
     zero_sums(&t->sums, &t->model);
-    if (t->lora) lora_apply(t->lora, t->q, &t->p);
     for (int64_t i = 0; i < s->count; i++) {
         token_batch b;
         TRY(s->get(s->arg, i, &b, e));
-        TRY(execute(t->x, &b, &goal, false, &t->sums, e));
+        TRY(execute(x, &b, &goal, false, &t->sums, e));
     }
     TRY(reduce_sums(t, e));
     *loss = s->judge ? t->sums.language_model : n.targets > 0 ? t->sums.language_model / n.targets : NAN;
     return OK;
 }
 
-status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e) {
+static status loss_by(trainer *t, executor *x, const batch_source *s, double *loss, error *e) {
     const step_sums of_step = t->sums; /* its metrics may not be written yet */
     status a = open_sums(&t->sums, &t->model, e);
     if (a == OK) {
-        a = mean_loss(t, s, loss, e);
+        a = mean_loss(t, x, s, loss, e);
         free_sums(&t->sums);
     }
     t->sums = of_step;
+    return a;
+}
+
+status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e) {
+    trainer_settle(t);
+    return loss_by(t, t->x, s, loss, e);
+}
+
+status trainer_loss_of(trainer *t, const real *w, const batch_source *s, double *loss, error *e) {
+    params other = t->p;
+    model *m = NULL;
+    executor *x = NULL;
+    if (!w) {
+        if (t->lora) lora_remove(t->lora, &t->p);
+        return loss_by(t, t->x, s, loss, e);
+    }
+    other.w = (real *)(uintptr_t)w;
+    status a = params_model(&m, &t->model, &other, false, e);
+    if (a == OK) a = executor_open(&x, m, t->g, t->q, t->net.ep.size > 1 ? &t->net.ep : NULL, t->cfg, e);
+    if (a == OK) a = loss_by(t, x, s, loss, e);
+    executor_close(x);
+    model_close(m);
     return a;
 }

@@ -54,13 +54,20 @@ typedef struct batch_source {
  * changes no weight and is reported as skipped. */
 status trainer_step(trainer *t, const batch_source *s, step_metrics *out, error *e);
 
-/* The two halves: gradients of the whole step in p.g (in this rank's shares, when there are several ranks) and its
- * losses; update with them. */
+/* Its two halves, without the counting of steps: gradients of the whole step in p.g (in this rank's shares, when there
+ * are several ranks) and its losses; update with them. */
 status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, error *e);
 status trainer_update(trainer *t, step_metrics *out, error *e);
 
 /* Mean cross-entropy of the main model over batches, nothing changed; with a judge, the sum of what it says. */
 status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e);
+
+/* The same with other weights of the same model, such as a reference's (laid out like t->p.w; NULL: this trainer's
+ * without its adapters). */
+status trainer_loss_of(trainer *t, const real *w, const batch_source *s, double *loss, error *e);
+
+/* t->m becomes the model as it is now, adapters included: for rollouts. */
+void trainer_settle(trainer *t);
 
 /* What is trained: the weights, or the adapters. */
 params *trainer_params(trainer *t);

@@ -205,6 +205,7 @@ static status steps(kase *k) {
         losses(k, (int64_t)s, &m);
         if (s == 0) biases(k, "bias_before");
         TRY(trainer_update(&k->t, &m, &k->e));
+        k->t.step++;
         if (s == 0) biases(k, k->cfg.objective.bias_zero_mean ? "bias_after_zero_mean" : "bias_after");
         if (k->cfg.objective.bias_zero_mean) return OK;
         if (s == 0) weights(k, "param_after1");

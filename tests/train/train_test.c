@@ -150,6 +150,7 @@ static status steps(const training *c, trainer *t, trained *out, error *e) {
         TRY(trainer_gradients(t, &source, &m, e));
         if (s == 0) hand_in(t, t->p.g, &out->p, out->p.g);
         TRY(trainer_update(t, &m, e));
+        t->step++;
         if (world->rank == 0) {
             out->step[s] = m;
             if (loads) memcpy(out->load[s], t->sums.layer[0].load, (size_t)loads * sizeof(int64_t));

@@ -1,0 +1,198 @@
+#include "post/policy.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/arena.h"
+
+enum { MICRO_TOKENS = 8192 }; /* of a micro-batch, when nobody says how many completions it should have */
+
+struct policy {
+    policy_loss_options o;
+    int64_t micro;
+    arena *mem, *step; /* of a micro-batch; of a call of policy_batches */
+    const policy_item *list;
+    int64_t n, count;    /* items, micro-batches */
+    int64_t *first, now; /* [count + 1]: items of the micro-batches; the one that was handed out last */
+    completion_judge judge;
+    token_loss loss;
+    /* the policy's own judge */
+    double tokens, sequences;
+    policy_numbers *numbers;
+};
+
+status policy_open(policy **out, const policy_loss_options *o, double temperature, int64_t micro, error *e) {
+    policy *p = calloc(1, sizeof *p);
+    *out = p;
+    if (!p) return fail(e, ERR_NOMEM, "memory is out");
+    p->o = *o;
+    p->micro = micro;
+    p->loss.temperature = (real)temperature;
+    p->mem = arena_open(1 << 16);
+    p->step = arena_open(1 << 12);
+    if (p->mem && p->step) return OK;
+    policy_close(p);
+    *out = NULL;
+    return fail(e, ERR_NOMEM, "memory is out");
+}
+
+void policy_close(policy *p) {
+    if (!p) return;
+    arena_close(p->mem);
+    arena_close(p->step);
+    free(p);
+}
+
+/* --- batches ----------------------------------------------------------------------------------------------------- */
+
+static int64_t rows_of(const policy_item *x) { /* the last token is nobody's input */
+    return x->n_prompt + x->n - 1;
+}
+
+static status lay_out(policy *p, token_batch *b, int64_t first, int64_t end, error *e) {
+    int64_t n = 0, items = end - first;
+    for (int64_t i = first; i < end; i++) n += rows_of(&p->list[i]);
+    arena_reset(p->mem);
+    int32_t *ids = arena_take(p->mem, (size_t)n * sizeof *ids), *next = arena_take(p->mem, (size_t)n * sizeof *next),
+            *target = arena_take(p->mem, (size_t)n * sizeof *target);
+    int64_t *doc = arena_take(p->mem, (size_t)(items + 1) * sizeof *doc), at = 0;
+    if (!ids || !next || !target || !doc) return fail(e, ERR_NOMEM, "memory is out");
+    *b = (token_batch){
+        .n = n, .n_docs = items, .n_rows = items, .ids = ids, .next = next, .target = target, .doc = doc, .row = doc};
+    for (int64_t i = first; i < end; i++) {
+        const policy_item *x = &p->list[i];
+        const int64_t rows = rows_of(x);
+        doc[i - first] = at;
+        memcpy(ids + at, x->prompt, (size_t)x->n_prompt * sizeof *ids);
+        memcpy(ids + at + x->n_prompt, x->ids, (size_t)(x->n - 1) * sizeof *ids);
+        for (int64_t r = 0; r < rows; r++) next[at + r] = r + 1 < rows ? ids[at + r + 1] : x->ids[x->n - 1];
+        for (int64_t r = 0; r < rows; r++) target[at + r] = r + 1 >= x->n_prompt ? next[at + r] : -1;
+        b->n_targets += x->n;
+        at += rows;
+    }
+    doc[items] = at;
+    return OK;
+}
+
+static status get(void *arg, int64_t micro, token_batch *out, error *e) {
+    policy *p = arg;
+    p->now = micro;
+    return lay_out(p, out, p->first[micro], p->first[micro + 1], e);
+}
+
+static status on_rows(void *arg, const token_batch *b, int64_t n, const int64_t *row, const real *logp,
+                      const real *entropy, real *d, double *loss, error *e) {
+    policy *p = arg;
+    const int64_t first = p->first[p->now], end = p->first[p->now + 1];
+    (void)b, (void)row, (void)n;
+    int64_t *at = arena_take(p->mem, (size_t)(end - first + 1) * sizeof *at);
+    if (!at) return fail(e, ERR_NOMEM, "memory is out");
+    at[0] = 0;
+    for (int64_t i = first; i < end; i++) at[i - first + 1] = at[i - first] + p->list[i].n;
+    return p->judge.apply(p->judge.arg, first, end, at, logp, entropy, d, loss, e);
+}
+
+status policy_batches(policy *p, const policy_item *list, int64_t n, const completion_judge *judge, batch_source *out,
+                      error *e) {
+    arena_reset(p->step);
+    p->list = list;
+    p->n = n;
+    p->judge = *judge;
+    p->first = arena_take(p->step, (size_t)(n + 1) * sizeof *p->first);
+    if (!p->first) return fail(e, ERR_NOMEM, "memory is out");
+    p->count = 0;
+    int64_t tokens = 0, items = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t rows = rows_of(&list[i]);
+        const bool full = p->micro ? items == p->micro : tokens + rows > MICRO_TOKENS;
+        if (!i || full) {
+            p->first[p->count++] = i;
+            tokens = items = 0;
+        }
+        tokens += rows;
+        items++;
+    }
+    p->first[p->count] = n;
+    p->loss = (token_loss){.temperature = p->loss.temperature, .k = 1, .apply = on_rows, .arg = p};
+    *out = (batch_source){.get = get, .arg = p, .count = p->count, .judge = &p->loss};
+    return OK;
+}
+
+/* --- the policy's loss ------------------------------------------------------------------------------------------- */
+
+static status join(policy *p, int64_t first, int64_t end, const int64_t *at, policy_batch *b, error *e) {
+    const size_t n = (size_t)at[end - first];
+    float *old = arena_take(p->mem, n * sizeof *old), *ref = arena_take(p->mem, n * sizeof *ref),
+          *mask = arena_take(p->mem, n * sizeof *mask);
+    double *advantage = arena_take(p->mem, (size_t)(end - first) * sizeof *advantage);
+    if (!old || !ref || !mask || !advantage) return fail(e, ERR_NOMEM, "memory is out");
+    for (int64_t i = first; i < end; i++) {
+        const policy_item *x = &p->list[i];
+        const int64_t to = at[i - first];
+        memcpy(old + to, x->old, (size_t)x->n * sizeof *old);
+        if (x->ref) memcpy(ref + to, x->ref, (size_t)x->n * sizeof *ref);
+        for (int64_t k = 0; k < x->n; k++) mask[to + k] = x->mask ? x->mask[k] : 1;
+        advantage[i - first] = x->advantage;
+    }
+    *b = (policy_batch){.n_seq = end - first,
+                        .first = at,
+                        .old = old,
+                        .ref = p->list[first].ref ? ref : NULL,
+                        .mask = mask,
+                        .advantage = advantage,
+                        .tokens = p->tokens,
+                        .sequences = p->sequences};
+    return OK;
+}
+
+static status judge_policy(void *arg, int64_t first, int64_t end, const int64_t *at, const real *logp,
+                           const real *entropy, real *d, double *loss, error *e) {
+    policy *p = arg;
+    policy_numbers *s = p->numbers;
+    const int64_t n = at[end - first];
+    policy_batch b;
+    TRY(join(p, first, end, at, &b, e));
+    b.logp = logp;
+    real *unused = d ? d : arena_take(p->mem, (size_t)n * sizeof *unused);
+    if (!unused) return fail(e, ERR_NOMEM, "memory is out");
+    const double before = s->stats.loss;
+    policy_loss(&p->o, &b, unused, &s->stats, NULL, NULL, NULL);
+    *loss += s->stats.loss - before;
+    for (int64_t i = 0; i < n; i++) {
+        const double drift = fabs((double)logp[i] - (double)b.old[i]);
+        s->entropy += (double)entropy[i];
+        s->drift_sum += drift;
+        s->error_sum += exp(drift);
+        if (!(drift <= s->drift_max)) s->drift_max = drift;
+    }
+    s->drawn_tokens += (double)n;
+    return OK;
+}
+
+status policy_source(policy *p, const policy_item *list, int64_t n, double tokens, double sequences,
+                     policy_numbers *numbers, batch_source *out, error *e) {
+    *numbers = (policy_numbers){0};
+    p->numbers = numbers;
+    p->tokens = tokens;
+    p->sequences = sequences;
+    return policy_batches(p, list, n, &(completion_judge){judge_policy, p}, out, e);
+}
+
+/* --- the reference ----------------------------------------------------------------------------------------------- */
+
+static status note_reference(void *arg, int64_t first, int64_t end, const int64_t *at, const real *logp,
+                             const real *entropy, real *d, double *loss, error *e) {
+    const policy *p = arg;
+    (void)entropy, (void)d, (void)loss, (void)e;
+    for (int64_t i = first; i < end; i++)
+        for (int64_t k = at[i - first]; k < at[i - first + 1]; k++) p->list[i].ref[k - at[i - first]] = (float)logp[k];
+    return OK;
+}
+
+status policy_reference(policy *p, trainer *t, const real *w, const policy_item *list, int64_t n, error *e) {
+    batch_source s;
+    double loss;
+    if (!n) return OK;
+    TRY(policy_batches(p, list, n, &(completion_judge){note_reference, p}, &s, e));
+    return trainer_loss_of(t, w, &s, &loss, e);
+}
