@@ -9,9 +9,11 @@
 #include "text/unicode.h"
 
 static const reward_kind *const kinds[] = {
-    &reward_accuracy,   &reward_gsm8k,           &reward_choice,   &reward_format,    &reward_code_format,
-    &reward_tag_count,  &reward_reasoning_steps, &reward_finished, &reward_length,    &reward_cosine,
-    &reward_repetition, &reward_soft_overlong,   &reward_language, &reward_countdown, &reward_tiny_r1,
+    &reward_accuracy,    &reward_gsm8k,     &reward_choice,          &reward_format,
+    &reward_code_format, &reward_tag_count, &reward_reasoning_steps, &reward_finished,
+    &reward_length,      &reward_cosine,    &reward_repetition,      &reward_soft_overlong,
+    &reward_language,    &reward_countdown, &reward_tiny_r1,         &reward_program,
+    &reward_code,
 };
 enum { KINDS = sizeof kinds / sizeof *kinds, LONGEST_LIST = 64 };
 

@@ -17,7 +17,7 @@ static void a_list_is_read(void **state) {
 
 #define KINDS                                                                                                          \
     "accuracy, gsm8k, choice, format, code_format, tag_count, reasoning_steps, finished, length, cosine, repetition, " \
-    "soft_overlong, language, countdown, tiny_r1"
+    "soft_overlong, language, countdown, tiny_r1, program, code"
 
 static void what_is_no_list_is_refused(void **state) {
     (void)state;
