@@ -45,8 +45,7 @@ static term divergence(const policy_loss_options *o, double x) {
              : o->kl == KL_K2 ? (term){in * in / 2, -in}
                               : (term){expm1(in) - in, -expm1(in)};
     if (!o->kl_on_policy) return t;
-    if (in != x) t.slope = 0;
-    t.slope += t.value;
+    t.slope += t.value; /* of w; where x was clamped, |KL| is above 10 in every form */
     return fabs(t.value) > MOST_KL ? (term){clamp(t.value, -MOST_KL, MOST_KL), 0} : t;
 }
 
