@@ -438,7 +438,7 @@ static status read_all(reader *r) {
     return settle_schedule(r);
 }
 
-status config_read(train_config *out, config_tree *t, arena *mem, error *e) {
+status config_read_tree(train_config *out, config_tree *t, arena *mem, error *e) {
     reader r = {.t = t, .c = out, .mem = mem, .e = e};
     return read_all(&r);
 }
@@ -447,7 +447,7 @@ static status with_overrides(train_config *out, config_tree *t, const char *cons
                              error *e) {
     status s = OK;
     for (int i = 0; s == OK && i < n; i++) s = config_tree_override(t, overrides[i], e);
-    if (s == OK) s = config_read(out, t, mem, e);
+    if (s == OK) s = config_read_tree(out, t, mem, e);
     config_tree_close(t);
     return s;
 }

@@ -48,7 +48,7 @@ void config_put(str *s, const config_option *o, const train_config *c);
 extern const char config_shapes[]; /* words of enum curve */
 
 /* Of sections whose layers lie over each other already; changes *t. Texts live in `mem`. */
-status config_read(train_config *out, config_tree *t, arena *mem, error *e);
+status config_read_tree(train_config *out, config_tree *t, arena *mem, error *e);
 /* train_config_read of a text. */
 status config_parse(train_config *out, const char *text, size_t n, const char *name, const char *const *overrides,
                     int n_overrides, arena *mem, error *e);
