@@ -140,13 +140,13 @@ int pool_threads(const pool *p) {
 /* One round: at most 2^31 tasks, a range of neighbours for each thread. */
 static void run_round(pool *p, uint64_t tasks) {
     const uint64_t threads = (uint64_t)p->threads;
+    if (threads == 1 || tasks == 1) { /* nobody to share with */
+        for (uint64_t t = 0; t < tasks; t++) p->f(p->arg, p->base + (int64_t)t, 0);
+        return;
+    }
     for (uint64_t i = 0; i < threads; i++)
         atomic_store_explicit(&p->workers[i].range, range_of(tasks * i / threads, tasks * (i + 1) / threads),
                               memory_order_relaxed);
-    if (threads == 1 || tasks == 1) {
-        take_tasks(p, 0);
-        return;
-    }
     atomic_fetch_add(&p->round, 1); /* open */
     futex_wake(&p->round);
     take_tasks(p, 0);
