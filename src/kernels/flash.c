@@ -386,6 +386,7 @@ void flash_run(queue *q, const flash_job *job, int64_t jobs) {
     int64_t blocks = list_blocks(job, jobs, true, SPLIT_ROWS, NULL);
     for (int64_t i = 0; i < jobs; i++) {
         memory work = {0}, part = {0};
+        if (i > 0 && blocks == 0 && job[i].d_qk == job[i - 1].d_qk && job[i].d_v == job[i - 1].d_v) continue;
         carve_work(&work, r.p, splits(&job[i]) ? SPLIT_ROWS : r.rows, job[i].d_qk, job[i].d_v);
         carve_state(&part, pad(least(SPLIT_ROWS, job[i].rows), PANEL), job[i].d_v);
         if (work.used > r.work_bytes) r.work_bytes = work.used;

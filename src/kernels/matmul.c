@@ -160,6 +160,11 @@ static void make_panel(const plan *p, const piece *pc, const segment *s, int64_t
     }
 }
 
+/* Rows of A can be the kernel's operand as they lie. */
+static bool direct(const piece *pc, int64_t rows, int64_t k) {
+    return !pc->turned && pc->compute == COMPUTE_F32 && rows % GROUP == 0 && k % K_STEP == 0;
+}
+
 /* The numbers of A that are read after those of k0: the next block's, or the first of the next tile's rows. */
 static region look_ahead(const piece *pc, const segment *s, const segment *end, int64_t row, int64_t rows, int64_t k0) {
     k0 += k_block(pc->compute);
@@ -200,9 +205,10 @@ static void tile_task(void *arg, int64_t task, int thread) {
     for (const segment *s = &p->segment[pc->segment]; s < &p->segment[pc->segment + pc->segments]; s++) {
         for (int64_t k0 = 0; k0 < s->k; k0 += k_block(pc->compute), first = false) {
             int64_t k = least(k_block(pc->compute), s->k - k0);
-            make_panel(p, pc, s, row, rows, k0, k, panel, ld);
-            block_call b = {.w = panel,
-                            .ldw = ld,
+            const bool as_is = direct(pc, rows, k);
+            if (!as_is) make_panel(p, pc, s, row, rows, k0, k, panel, ld);
+            block_call b = {.w = as_is ? s->a + row * s->lda + k0 : panel,
+                            .ldw = as_is ? s->lda : ld,
                             .rows = round_up(rows, GROUP),
                             .k = round_up(k, K_STEP),
                             .x = laid_out(&p->lanes[s->lanes], k0, group),

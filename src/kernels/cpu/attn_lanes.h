@@ -55,12 +55,14 @@ static inline void pack_panel_lanes(float *panel, const void *const *rows, dtype
                                     bool round) {
     enum { PART = 64 };
     float part[PANEL][PART];
-    memset(part, 0, sizeof part);
+    if (count < PANEL) memset(panel, 0, (size_t)d * PANEL * sizeof *panel);
     for (int64_t i = 0; i < d; i += PART) {
         int64_t n = d - i < PART ? d - i : PART;
         for (int r = 0; r < count; r++) load_row(part[r], row_at(rows[r], type, 1, i), type, n, round);
-        for (int64_t j = 0; j < n; j++)
+        for (int64_t j = 0; j < n && count == PANEL; j++)
             for (int r = 0; r < PANEL; r++) panel[(i + j) * PANEL + r] = part[r][j];
+        for (int64_t j = 0; j < n && count < PANEL; j++)
+            for (int r = 0; r < count; r++) panel[(i + j) * PANEL + r] = part[r][j];
     }
 }
 
@@ -128,6 +130,24 @@ static inline __attribute__((always_inline)) void score_block(float *s, int64_t 
         for (int v = 0; v < vecs; v++) v_store(s + r * width + v * LANES, sum[r][v]);
 }
 
+/* The rows of one block, of which there may be fewer at the end: alone, each would wait for its own chain of sums. */
+static inline __attribute__((always_inline)) void score_rows(float *s, int64_t width, const float *k, int64_t stride,
+                                                             const float *panel, int64_t d, int64_t rows, int vecs) {
+#define ROWS(n) \
+    case n: score_block(s, width, k, stride, panel, d, (n) < SCORE_ROWS ? (n) : (int)SCORE_ROWS, vecs); break;
+    switch (rows) {
+        ROWS(1)
+        ROWS(2)
+        ROWS(3)
+        ROWS(4)
+        ROWS(5)
+        ROWS(6)
+        ROWS(7)
+    default: score_block(s, width, k, stride, panel, d, SCORE_ROWS, vecs);
+    }
+#undef ROWS
+}
+
 static void scores_lanes(float *s, const void *rows, int64_t stride, int64_t n, const void *panel, int panels,
                          int64_t d) {
     int64_t width = panels * PANEL;
@@ -136,14 +156,9 @@ static void scores_lanes(float *s, const void *rows, int64_t stride, int64_t n, 
     for (int p = 0, step; p < panels; p += step, q += step * d * PANEL) {
         step = PANEL_VECS == 1 && p + 1 < panels ? 2 : 1;
         float *to = s + p * PANEL;
-        int64_t r = 0;
-        for (; r + SCORE_ROWS <= n; r += SCORE_ROWS) {
-            if (PANEL_VECS * step == 2) score_block(to + r * width, width, k + r * stride, stride, q, d, SCORE_ROWS, 2);
-            else score_block(to + r * width, width, k + r * stride, stride, q, d, SCORE_ROWS, 1);
-        }
-        for (; r < n; r++) {
-            if (PANEL_VECS * step == 2) score_block(to + r * width, width, k + r * stride, stride, q, d, 1, 2);
-            else score_block(to + r * width, width, k + r * stride, stride, q, d, 1, 1);
+        for (int64_t r = 0; r < n; r += SCORE_ROWS) {
+            if (PANEL_VECS * step == 2) score_rows(to + r * width, width, k + r * stride, stride, q, d, n - r, 2);
+            else score_rows(to + r * width, width, k + r * stride, stride, q, d, n - r, 1);
         }
     }
 }
