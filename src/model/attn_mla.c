@@ -227,22 +227,56 @@ static tensor value_rows(const model_config *m, const mla_weights *w, int64_t he
     return tensor_rows(&w->kv_b, head * (m->qk_nope_head_dim + m->v_head_dim) + m->qk_nope_head_dim, m->v_head_dim);
 }
 
+/* Rows of the batch that lie one after the other, of one sequence or more. */
+typedef struct row_run {
+    int64_t first, n;
+} row_run;
+
+static int join_runs(const sequence *const *seq, int count, row_run *runs) {
+    int n = 0;
+    for (int s = 0; s < count; s++) {
+        if (n && runs[n - 1].first + runs[n - 1].n == seq[s]->first) runs[n - 1].n += seq[s]->n;
+        else runs[n++] = (row_run){seq[s]->first, seq[s]->n};
+    }
+    return n;
+}
+
+/* Products of every head with its rows of kv_b_proj (w), over runs of rows: x has x_width numbers a head, y y_width. */
+static void each_head(part_call *c, product *list, const row_run *runs, int n_runs, const tensor *w, const real *x,
+                      int64_t x_width, real *y, int64_t y_width, bool transposed) {
+    const int64_t heads = c->cfg->num_attention_heads;
+    int products = 0;
+    for (int r = 0; r < n_runs; r++)
+        for (int64_t h = 0; h < heads; h++)
+            list[products++] = (product){.w = &w[h],
+                                         .x = x + (runs[r].first * heads + h) * x_width,
+                                         .ldx = heads * x_width,
+                                         .y = y + (runs[r].first * heads + h) * y_width,
+                                         .ldy = heads * y_width,
+                                         .n = runs[r].n,
+                                         .transposed = transposed};
+    op_linear(c->q, list, products);
+}
+
 /* All sequences of the batch at once, so that the threads have work when each has one row. */
 static status absorbed(part_call *c, const sequence *const *seq, int count, real *out) {
     const model_config *m = c->cfg;
     const flow *x = c->x;
     const int64_t heads = m->num_attention_heads, nope = m->qk_nope_head_dim, rope = m->qk_rope_head_dim,
-                  rank = m->kv_lora_rank, qk = nope + rope, v = m->v_head_dim, width = rank + rope;
+                  rank = m->kv_lora_rank, qk = nope + rope, width = rank + rope;
+    const real scale = (real)config_attention_scale(m);
     real *q, *latent;
     tensor *w;
     product *list;
     latent_attention *jobs;
+    row_run *runs;
     TAKE(c, q, x->n * heads * width);
     TAKE(c, latent, x->n * heads * rank);
     TAKE(c, w, heads * 2);
-    TAKE(c, list, heads * count);
+    TAKE(c, runs, count);
+    const int n_runs = join_runs(seq, count, runs);
+    TAKE(c, list, heads * n_runs);
     TAKE(c, jobs, count);
-    int64_t products = 0;
     for (int64_t h = 0; h < heads; h++) {
         w[h] = key_rows(m, c->w, h);
         w[heads + h] = value_rows(m, c->w, h);
@@ -250,14 +284,6 @@ static status absorbed(part_call *c, const sequence *const *seq, int count, real
     for (int s = 0; s < count; s++) {
         int64_t first = seq[s]->first, n = seq[s]->n;
         const cache_rows *cache = &seq[s]->cache[c->layer][CACHE_ATTENTION];
-        for (int64_t h = 0; h < heads; h++)
-            list[products++] = (product){.w = &w[h],
-                                         .x = x->q + (first * heads + h) * qk,
-                                         .ldx = heads * qk,
-                                         .y = q + (first * heads + h) * width,
-                                         .ldy = heads * width,
-                                         .n = n,
-                                         .transposed = true};
         for (int64_t t = first; t < first + n; t++)
             for (int64_t h = 0; h < heads; h++)
                 memcpy(q + (t * heads + h) * width + rank, x->q + (t * heads + h) * qk + nope,
@@ -274,25 +300,16 @@ static status absorbed(part_call *c, const sequence *const *seq, int count, real
                                      .heads = (int)heads,
                                      .rank = (int)rank,
                                      .rope = (int)rope,
-                                     .scale = (real)config_attention_scale(m)};
+                                     .scale = scale};
         if (x->keep_n) {
             jobs[s].keep = x->keep + first * m->index_topk;
             jobs[s].keep_n = x->keep_n + first;
             jobs[s].keep_stride = m->index_topk;
         }
     }
-    op_linear(c->q, list, (int)products);
+    each_head(c, list, runs, n_runs, w, x->q, qk, q, width, true);
     op_latent_attention(c->q, jobs, count);
-    products = 0;
-    for (int s = 0; s < count; s++)
-        for (int64_t h = 0; h < heads; h++)
-            list[products++] = (product){.w = &w[heads + h],
-                                         .x = latent + (seq[s]->first * heads + h) * rank,
-                                         .ldx = heads * rank,
-                                         .y = out + (seq[s]->first * heads + h) * v,
-                                         .ldy = heads * v,
-                                         .n = seq[s]->n};
-    op_linear(c->q, list, (int)products);
+    each_head(c, list, runs, n_runs, w + heads, latent, rank, out, m->v_head_dim, false);
     return OK;
 }
 

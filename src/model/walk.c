@@ -9,6 +9,7 @@ static void embed_row(const tensor *w, int32_t id, float *to) {
     const char *row = (const char *)w->data + (size_t)(id * dim) * dtype_size(w->type);
     if (w->type == DT_BF16)
         for (int64_t i = 0; i < dim; i++) to[i] = bf16_to_f32(((const uint16_t *)(const void *)row)[i]);
+    else if (w->type == DT_F32) memcpy(to, row, (size_t)dim * sizeof *to);
     else
         for (int64_t i = 0; i < dim; i++) to[i] = dtype_load(w->type, row, i);
 }
