@@ -174,7 +174,7 @@ static status share_prompts(batcher *b, error *e) {
         if (s->stage != FREE) s->stage = READY;
     }
     if (!b->opener) return OK;
-    if (!b->held) TRY(session_open(&b->held, b->g, b->opener->w.s->capacity, e));
+    if (!b->held) TRY(session_take(&b->held, b->g, b->opener->w.s->capacity, e));
     TRY(session_fork(b->held, b->opener->w.s, e));
     b->opener = NULL;
     return OK;
@@ -265,7 +265,7 @@ static status open_slots(batcher *b, error *e) {
     for (int i = 0; i < threads; i++) TRY(sampler_open(&b->samplers[i], b->g->m->cfg.vocab_size, e));
     const int64_t capacity = longest(b->list, b->n, b->o->capacity);
     for (int i = 0; i < b->count; i++) {
-        TRY(session_open(&b->slots[i].w.s, b->g, capacity, e));
+        TRY(session_take(&b->slots[i].w.s, b->g, capacity, e));
         session_set_drafting(b->slots[i].w.s, b->o->drafts > 0);
     }
     return OK;
@@ -274,13 +274,13 @@ static status open_slots(batcher *b, error *e) {
 static void close_slots(batcher *b) {
     for (int i = 0; b->slots && i < b->count; i++) {
         slot *s = &b->slots[i];
-        session_close(s->w.s);
+        session_keep(s->w.s);
         str_free(&s->w.text);
         free(s->a.ids);
         free(s->a.logprobs);
     }
     for (int i = 0; b->samplers && i < queue_threads(b->g->ws.q); i++) sampler_close(b->samplers[i]);
-    session_close(b->held);
+    session_keep(b->held);
     free(b->samplers);
     free(b->slots);
     free(b->ready);

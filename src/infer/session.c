@@ -10,6 +10,8 @@
  * a row). */
 enum { CHUNK = 1024 };
 
+enum { KEPT_BYTES = 1 << 20 }; /* caches of a session that session_keep does not close */
+
 /* All of an engine but its queue. */
 static status engine_make(engine **out, const model *m, mla_form form, error *e) {
     engine *g = calloc(1, sizeof *g);
@@ -47,6 +49,11 @@ status engine_borrow(engine **out, const model *m, queue *q, mla_form form, erro
 
 void engine_close(engine *g) {
     if (!g) return;
+    while (g->kept) {
+        session *s = g->kept;
+        g->kept = s->next;
+        session_close(s);
+    }
     if (!g->borrowed) queue_close(g->ws.q);
     arena_close(g->ws.step);
     arena_close(g->ws.block);
@@ -112,6 +119,31 @@ void session_close(session *s) {
     free(s->logits);
     free(s->hidden);
     free(s);
+}
+
+status session_take(session **out, engine *g, int64_t capacity, error *e) {
+    pthread_mutex_lock(&g->turn);
+    session *s = g->kept;
+    if (s) g->kept = s->next;
+    pthread_mutex_unlock(&g->turn);
+    *out = s;
+    if (s && s->capacity >= capacity) return OK;
+    session_close(s);
+    return session_open(out, g, capacity, e);
+}
+
+void session_keep(session *s) {
+    if (!s) return;
+    if (s->memory_bytes > KEPT_BYTES) {
+        session_close(s);
+        return;
+    }
+    session_truncate(s, 0);
+    session_set_drafting(s, false);
+    pthread_mutex_lock(&s->g->turn);
+    s->next = s->g->kept;
+    s->g->kept = s;
+    pthread_mutex_unlock(&s->g->turn);
 }
 
 /* Bytes of the rows in use of a layer's slot. */

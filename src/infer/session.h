@@ -15,6 +15,7 @@ typedef struct engine {
     int64_t chunk;        /* rows of prompt in one batch */
     pthread_mutex_t turn; /* held during a batch: the threads of an engine serve one at a time */
     bool borrowed;        /* the queue is somebody else's */
+    struct session *kept; /* by session_keep: the first of a chain, under `turn` */
 } engine;
 
 status engine_open(engine **out, const model *m, int threads, const char *level, compute c, mla_form form, error *e);
@@ -26,6 +27,7 @@ void engine_close(engine *g);
 
 typedef struct session {
     engine *g;
+    struct session *next;             /* in the chain of kept ones */
     int64_t capacity, length;         /* tokens that fit, tokens held */
     int32_t *tokens;                  /* [capacity] */
     cache_rows (*cache)[CACHE_SLOTS]; /* [layers with MTP layers][slot] */
@@ -44,6 +46,12 @@ typedef struct session {
 
 status session_open(session **out, engine *g, int64_t capacity, error *e);
 void session_close(session *s);
+
+/* For those who need many sessions for a short time: session_keep closes one, unless its caches are small; the engine
+ * keeps it then for session_take, which opens one when none is kept or it has no room for so many tokens. (To a small
+ * model new memory costs as much as some tokens.) */
+status session_take(session **out, engine *g, int64_t capacity, error *e);
+void session_keep(session *s);
 uint64_t session_cache_bytes(const session *s); /* of the held tokens */
 
 /* Forgets all but the first n tokens. */
