@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "base/file.h"
 #include "components.h"
+#include "grpo.h"
 #include "models.h"
 #include "text.h"
 #include "training.h"
@@ -41,11 +42,6 @@ static void model_folder(gold *g, const char *folder, const char *file) {
     gold_model(g, folder, file, false);
 }
 
-static void grpo_folder(gold *g, const char *folder, const char *file) {
-    (void)folder;
-    gold_skip(g, file, "post-training is not there yet");
-}
-
 int main(int argc, char **argv) {
     char scratch[] = "/tmp/hadal-gold-XXXXXX";
     if (argc != 2 || !is_directory(argv[1])) {
@@ -62,7 +58,7 @@ int main(int argc, char **argv) {
     each_folder(&g, argv[1], "tokenizers", gold_tokenizer);
     gold_chat(&g, argv[1]);
     each_folder(&g, argv[1], "training", gold_training);
-    each_folder(&g, argv[1], "grpo", grpo_folder);
+    each_folder(&g, argv[1], "grpo", gold_grpo);
     rmdir(scratch);
     printf("%d passed, %d failed\n", g.passed, g.failed);
     return g.failed || !g.passed;

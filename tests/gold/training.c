@@ -120,17 +120,16 @@ static void losses(kase *k, int64_t step, const step_metrics *m) {
     }
 }
 
-static void gradients(kase *k) {
-    const params *p = &k->t.p;
+void gold_gradients(gold *g, const char *file, const char *aspect, const safetensors *f, const char *prefix,
+                    const params *p) {
     double worst_cosine = 1, worst_l2 = 0, worst_gap = 0;
     const char *who = "none";
     int64_t compared = 0, failed = 0;
     for (int64_t i = 0; i < p->count; i++) {
         char name[200];
-        snprintf(name, sizeof name, "grad/%s", p->list[i].name);
-        const tensor *t = gold_find(&k->f, name);
-        if (!t && p->list[i].trainable)
-            gold_say(k->g, false, k->file, "gradients", "no golden gradient of %s", p->list[i].name);
+        snprintf(name, sizeof name, "%s/%s", prefix, p->list[i].name);
+        const tensor *t = gold_find(f, name);
+        if (!t && p->list[i].trainable) gold_say(g, false, file, aspect, "no golden gradient of %s", p->list[i].name);
         if (!t) continue;
         double dot = 0, a = 0, b = 0, d = 0, gap = 0, most = 0;
         for (int64_t j = 0; j < p->list[i].n; j++) {
@@ -144,7 +143,7 @@ static void gradients(kase *k) {
         }
         const double cosine = a > 0 ? dot / sqrt(a * b) : b == 0, l2 = a > 0 ? sqrt(d / a) : sqrt(d);
         const bool pass = cosine >= COSINE && l2 <= L2 && gap <= LARGEST * most + TINY;
-        if (!pass) gold_say(k->g, false, k->file, "gradient", "%s: cosine %.8f, L2 %.1e", p->list[i].name, cosine, l2);
+        if (!pass) gold_say(g, false, file, aspect, "%s: cosine %.8f, L2 %.1e", p->list[i].name, cosine, l2);
         failed += !pass;
         if (l2 > worst_l2) who = p->list[i].name;
         worst_l2 = fmax(worst_l2, l2);
@@ -152,8 +151,8 @@ static void gradients(kase *k) {
         worst_gap = fmax(worst_gap, most > 0 ? gap / most : 0);
         compared++;
     }
-    gold_say(k->g, compared > 0 && !failed, k->file, "gradients", "%lld, worst cosine 1 - %.1e, L2 %.1e (%s)",
-             (long long)compared, 1 - worst_cosine, worst_l2, who);
+    gold_say(g, compared > 0 && !failed, file, aspect, "%lld, worst cosine 1 - %.1e, L2 %.1e (%s)", (long long)compared,
+             1 - worst_cosine, worst_l2, who);
 }
 
 static void weights(kase *k, const char *prefix) {
@@ -201,7 +200,7 @@ static status steps(kase *k) {
     for (size_t s = 0; s < n; s++) {
         step_metrics m;
         TRY(trainer_gradients(&k->t, &source, &m, &k->e));
-        if (s == 0) gradients(k);
+        if (s == 0) gold_gradients(k->g, k->file, "gradients", &k->f, "grad", &k->t.p);
         losses(k, (int64_t)s, &m);
         if (s == 0) biases(k, "bias_before");
         TRY(trainer_update(&k->t, &m, &k->e));
