@@ -57,12 +57,20 @@ static const rule rules[] = {
     OTHER("policy.dynamic_batching"),
     OTHER("policy.sequence_packing"),
     OTHER("policy.draft"),
+    OTHER("policy.router_replay"),
     READ("policy.optimizer.name"),
     ON(TORCH, "policy.optimizer.kwargs.lr", "optimizer", "lr"),
     READ("policy.optimizer.kwargs.weight_decay"),
     READ("policy.optimizer.kwargs.betas"),
     ON(TORCH, "policy.optimizer.kwargs.eps", "optimizer", "eps"),
-    OTHER("policy.optimizer.kwargs"),
+    NOT("policy.optimizer.kwargs.amsgrad", "AdamW is plain here"),
+    OTHER("policy.optimizer.kwargs.exp_avg_dtype"),
+    OTHER("policy.optimizer.kwargs.exp_avg_sq_dtype"),
+    OTHER("policy.optimizer.kwargs.master_weights"),
+    OTHER("policy.optimizer.kwargs.master_weight_dtype"),
+    OTHER("policy.optimizer.kwargs.store_param_remainders"),
+    OTHER("policy.optimizer.kwargs.foreach"),
+    OTHER("policy.optimizer.kwargs.fused"),
     READ("policy.scheduler"),
     READ("policy.dtensor_cfg.enabled"),
     READ("policy.dtensor_cfg.activation_checkpointing"),
@@ -95,6 +103,8 @@ static const rule rules[] = {
     NOT("policy.generation.stop_strings", "completions end with the model's own end tokens"),
     OTHER("policy.generation.vllm_cfg"),
     OTHER("policy.generation.vllm_kwargs"),
+    OTHER("policy.generation.trtllm_cfg"),
+    OTHER("policy.generation.trtllm_kwargs"),
     OTHER("policy.generation.sglang_cfg"),
     OTHER("policy.generation.sglang_kwargs"),
     OTHER("policy.generation.mcore_generation_config"),
@@ -120,7 +130,7 @@ static const rule rules[] = {
     READ("grpo.adv_estimator.normalize_rewards"),
     READ("grpo.adv_estimator.use_leave_one_out_baseline"),
     READ("grpo.adv_estimator.minus_baseline"),
-    SAME("grpo.val_period", "training", "validate_every"),
+    READ("grpo.val_period"),
     OTHER("grpo.val_start_at"),
     OTHER("grpo.val_at_start"),
     OTHER("grpo.val_at_end"),
@@ -176,7 +186,17 @@ static const rule rules[] = {
     SAME("checkpointing.checkpoint_dir", "checkpoint", "folder"),
     READ("checkpointing.save_period"),
     READ("checkpointing.keep_top_k"),
-    OTHER("checkpointing"),
+    OTHER("checkpointing.metric_name"),
+    OTHER("checkpointing.higher_is_better"),
+    OTHER("checkpointing.checkpoint_must_save_by"),
+    OTHER("checkpointing.model_save_format"),
+    OTHER("checkpointing.save_consolidated"),
+    OTHER("checkpointing.save_optimizer"),
+    OTHER("checkpointing.model_cache_dir"),
+    OTHER("checkpointing.model_repo_id"),
+    OTHER("checkpointing.is_peft"),
+    OTHER("checkpointing.peft_config"),
+    OTHER("checkpointing.is_async"),
 
     READ("data.train"),
     READ("data.validation"),
@@ -210,10 +230,15 @@ static const rule rules[] = {
 };
 
 /* Sections that are NeMo RL's alone; grpo and data are both's. */
+static const char *const foreign[] = {"policy",        "loss_fn",          "env",
+                                      "checkpointing", "logger",           "cluster",
+                                      "data_plane",    "reward_penalties", "on_policy_distillation"};
+enum { FOREIGN = sizeof foreign / sizeof *foreign };
+
 static bool is_foreign(const char *section) {
-    return config_word("policy|loss_fn|env|checkpointing|logger|cluster|data_plane|reward_penalties|"
-                       "on_policy_distillation",
-                       section) >= 0;
+    for (int i = 0; i < FOREIGN; i++)
+        if (strcmp(foreign[i], section) == 0) return true;
+    return false;
 }
 
 static bool is_shared(const char *section) {
@@ -339,7 +364,8 @@ static status part_adamw(style *s) {
     const json_t *v, *betas;
     if (s->megatron) return OK;
     TRY(text_of(s, "policy.optimizer.name", NULL, &name));
-    if (name && strcmp(name, "torch.optim.AdamW") != 0)
+    const char *last = name ? strrchr(name, '.') : NULL;
+    if (name && strcmp(last ? last + 1 : name, "AdamW") != 0 && strcmp(last ? last + 1 : name, "FusedAdam") != 0)
         return refuse(s, "policy.optimizer.name", "should be torch.optim.AdamW (or set optimizer.kind)");
     TRY(value_of(s, decay, &v));
     if (v) TRY(set(s, decay, "optimizer", "weight_decay", json_deep_copy(v)));
@@ -610,8 +636,10 @@ static status part_data(style *s) {
 /* NeMo RL repeats a data set; here a prompt is answered several times. */
 static status part_validation(style *s) {
     static const char rows[] = "grpo.max_val_samples", times[] = "grpo.val_num_generations_per_prompt",
-                      repeat[] = "data.validation.repeat";
-    double n, k, r;
+                      repeat[] = "data.validation.repeat", every[] = "grpo.val_period";
+    double n, k, r, steps;
+    TRY(number_of(s, every, 0, &steps));
+    if (given(s, every)) TRY(set(s, every, "training", "validate_every", json_real(fmax(steps, 0))));
     TRY(number_of(s, rows, 0, &n));
     TRY(number_of(s, times, 1, &k));
     TRY(number_of(s, repeat, 1, &r));
@@ -655,7 +683,7 @@ static status apply(style *s, const rule *r, const char *path, const json_t *raw
     char what[160];
     if (r->kind == PART || (r->side == TORCH && s->megatron) || (r->side == MEGATRON && !s->megatron)) return OK;
     if (r->kind == ENGINE) {
-        if (!json_is_null(raw)) note_engine(s, r->path);
+        if (!is_off(raw) && !json_is_false(json_object_get(raw, "enabled"))) note_engine(s, r->path);
         return OK;
     }
     if (r->kind == OFF) {
@@ -667,26 +695,31 @@ static status apply(style *s, const rule *r, const char *path, const json_t *raw
     return set(s, path, r->section, r->key, v ? json_deep_copy(v) : json_integer(0));
 }
 
-/* The name that was meant, of those beside it before others. NULL: none is near. */
-static const char *meant(const char *path) {
+/* Whether a rule lies in the same map as the path. */
+static bool is_beside(const rule *r, const char *path) {
+    const char *last = strrchr(r->path, '.'), *dot = strrchr(path, '.');
+    return last && dot && last - r->path == dot - path && strncmp(path, r->path, (size_t)(dot - path)) == 0;
+}
+
+/* The name that was meant, of those beside it before others (or of those alone). NULL: none is near. */
+static const char *meant(const char *path, bool beside_only) {
     const char *dot = strrchr(path, '.'), *key = dot ? dot + 1 : path, *best = NULL;
     int least = 1 << 20;
     for (const rule *r = rules; r->path; r++) {
         const char *last = strrchr(r->path, '.');
-        const bool beside =
-            last && dot && last - r->path == dot - path && strncmp(path, r->path, (size_t)(dot - path)) == 0;
+        const bool beside = is_beside(r, path);
         const int d = config_distance(key, last ? last + 1 : r->path);
-        if (d <= 1 + (int)strlen(key) / 4 && 2 * d + !beside < least) {
-            least = 2 * d + !beside;
-            best = r->path;
-        }
+        if ((beside_only && !beside) || d > (beside_only ? 2 : 1 + (int)strlen(key) / 4) || 2 * d + !beside >= least)
+            continue;
+        least = 2 * d + !beside;
+        best = r->path;
     }
     return best;
 }
 
 static status unknown(const style *s, const char *path) {
     char what[260];
-    const char *other = meant(path);
+    const char *other = meant(path, false);
     if (other) snprintf(what, sizeof what, "is not a key: did you mean %s?", other);
     else snprintf(what, sizeof what, "is not a key of NeMo RL's that is known here; docs/run_file.md lists them");
     return refuse(s, path, what);
@@ -700,8 +733,9 @@ static status walk(style *s, const char *path, const json_t *v, const rule *arou
     if (!json_is_object(v) || !goes_deeper(path)) {
         if (r) return apply(s, r, path, v);
         if (json_is_null(v) && goes_deeper(path)) return OK;
-        return around ? apply(s, around, path, v) : unknown(s, path);
+        return around && !meant(path, true) ? apply(s, around, path, v) : unknown(s, path);
     }
+    if (r && r->kind == ENGINE && json_is_false(json_object_get(v, "enabled"))) return OK;
     json_object_foreach((json_t *)v, key, x) {
         char deeper[300];
         snprintf(deeper, sizeof deeper, "%s.%s", path, key);
@@ -719,9 +753,19 @@ static status walk_shared(style *s, const char *section, const json_t *keys) {
         char path[200];
         snprintf(path, sizeof path, "%s.%s", section, key);
         if (config_find(section, key)) continue;
-        if (!find(path) && !goes_deeper(path) && !meant(path)) continue;
+        if (!find(path) && !goes_deeper(path) && !meant(path, false)) continue;
         TRY(walk(s, path, v, NULL));
         json_object_del(json_object_get(s->to->sections, section), key);
+    }
+    return OK;
+}
+
+/* A name that is nearly one of their sections. */
+static status check_section(const style *s, const char *section) {
+    char what[80];
+    for (int i = 0; i < FOREIGN && strlen(section) > 3; i++) {
+        snprintf(what, sizeof what, "is not a section: did you mean %s?", foreign[i]);
+        if (config_distance(section, foreign[i]) == 1) return refuse(s, section, what);
     }
     return OK;
 }
@@ -730,6 +774,7 @@ static status walk_all(style *s) {
     const char *section;
     json_t *v;
     json_object_foreach(s->from.sections, section, v) {
+        TRY(check_section(s, section));
         if (is_foreign(section)) {
             TRY(walk(s, section, v, NULL));
             json_object_del(s->to->sections, section);

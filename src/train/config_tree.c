@@ -184,7 +184,7 @@ status config_tree_override(config_tree *t, const char *text, error *e) {
     const char *equals = strchr(text, '=');
     char name[NAME_MOST * PATH_MOST + 16];
     json_t *v;
-    if (!equals || !is_path(text, (size_t)(equals - text)))
+    if (!equals || *text == '+' || !is_path(text, (size_t)(equals - text)))
         return fail(e, ERR_ARG,
                     "override \"%.100s\" should be section.key=value (a run file stands before all of them)", whole);
     if (!equals[1]) return fail(e, ERR_ARG, "override \"%.100s\" has no value (null gives the default back)", whole);
