@@ -1,0 +1,24 @@
+/* Words behind numbers, and words as answers. */
+#ifndef HADAL_REWARD_ANSWER_UNITS_H
+#define HADAL_REWARD_ANSWER_UNITS_H
+
+#include <stdbool.h>
+#include "base/str.h"
+
+/* p[n] is a unit of measure, of money, or what is counted, in the singular or plural: cm, dollars, students. */
+bool unit_known(const char *p, size_t n);
+
+/* The digits of the number that a word multiplies by: "1000000" for million. NULL: it is none of those. */
+const char *unit_scale(const char *p, size_t n);
+
+/* p[n], any text, has a word that changes the number before it in another way: squared, halves, minus ... */
+bool unit_changes_number(const char *p, size_t n);
+
+/* Do the units p[n] and q[m] say the same ("square feet" and "ft^2")? 1: yes, 0: no, -1: one of them is not known. */
+int units_equal(const char *p, size_t n, const char *q, size_t m);
+
+/* Letters, digits and bytes above 127 of p[n], small, without names of LaTeX commands; of the punctuation what stands
+ * before a digit: what words are compared by. */
+void words_only(str *out, const char *p, size_t n);
+
+#endif
