@@ -30,6 +30,7 @@ enum {
     STACK = 64 << 10,      /* of the child until it is another program */
     FILE_BYTES = 64 << 20, /* the longest file, and all files of a folder in memory */
     DESCRIPTORS = 256,
+    KEPT_ERRORS = 4096,
     PROCESSES = 256 /* more than there are when it starts */
 };
 
@@ -271,6 +272,17 @@ int child_poll_time(const child *c, double deadline) {
     double left = ceil(1000 * (deadline - clock_seconds()));
     if (c->pidfd < 0 && left > 10) left = 10;
     return left <= 0 ? 0 : left < 1e9 ? (int)left : (int)1e9;
+}
+
+void child_take_errors(int *fd, str *s) {
+    char block[KEPT_ERRORS];
+    for (ssize_t k = 1; *fd >= 0 && (k > 0 || errno == EINTR);) {
+        if ((k = read(*fd, block, sizeof block)) > 0) str_add(s, block, (size_t)k);
+        if (k == 0) close(*fd), *fd = -1;
+        if (s->n <= KEPT_ERRORS) continue;
+        memmove(s->p, s->p + s->n - KEPT_ERRORS, KEPT_ERRORS + 1);
+        s->n = KEPT_ERRORS;
+    }
 }
 
 static void last_line(char *out, size_t size, const str *text) {

@@ -1,9 +1,10 @@
 /* A program started with most of what a process may do taken away: what sandbox.c and sandbox_line.c stand on.
  *
  * Two ways. Where the kernel gives namespaces to whoever asks, the program is process 1 of a process namespace of its
- * own: it sees and signals no other process, all its descendants die with it, and it has no network device. Elsewhere
- * (most containers) it leads a session of its own that a system-call filter keeps it and its descendants in, so that
- * one signal ends them all. Both ways the filter refuses every socket, so that there is no network; socketpair() stays.
+ * own: it sees and signals no other process, all its descendants die with it, and it has no network device (as process
+ * 1 it is deaf to signals that it sends itself and has no handler for; real faults end it). Elsewhere (most containers)
+ * it leads a session of its own that a system-call filter keeps it and its descendants in, so that one signal ends them
+ * all. Both ways the filter refuses every socket, so that there is no network; socketpair() stays.
  */
 #ifndef HADAL_REWARD_CHILD_H
 #define HADAL_REWARD_CHILD_H
@@ -41,6 +42,8 @@ bool child_is_over(const child *c); /* it is still there to be ended */
 bool child_end(child *c, int *wait_status, struct rusage *used);
 /* Milliseconds to wait in poll for what has a deadline (of clock_seconds). */
 int child_poll_time(const child *c, double deadline);
+/* Adds what is in the pipe (O_NONBLOCK) and keeps the last 4 KiB; closes it at its end. */
+void child_take_errors(int *fd, str *s);
 /* "exit status 1", "signal 11 (SEGV)", with the last line that it wrote to its standard error. */
 void child_epitaph(char *out, size_t size, const sandbox_result *r);
 

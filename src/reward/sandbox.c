@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "reward/child.h"
 
-enum { KEPT_ERRORS = 4096, ENVIRONMENT = 8 };
+enum { ENVIRONMENT = 8 };
 
 /* --- its folder -------------------------------------------------------------------------------------------------- */
 
@@ -162,16 +162,6 @@ static bool take(int *fd, str *s, size_t most) {
     return true;
 }
 
-/* Keeps the last bytes. */
-static void take_errors(int *fd, str *s) {
-    for (bool more = true; more;) {
-        more = !take(fd, s, 2 * KEPT_ERRORS);
-        if (s->n <= KEPT_ERRORS) continue;
-        memmove(s->p, s->p + s->n - KEPT_ERRORS, KEPT_ERRORS + 1);
-        s->n = KEPT_ERRORS;
-    }
-}
-
 /* Until it is over, or too much. */
 static sandbox_end watch(run *r, const sandbox_limits *l, sandbox_result *out) {
     const double deadline = clock_seconds() + l->seconds;
@@ -181,7 +171,7 @@ static sandbox_end watch(run *r, const sandbox_limits *l, sandbox_result *out) {
                              {.fd = r->child.pidfd, .events = POLLIN}};
         poll(p, 3, child_poll_time(&r->child, deadline));
         if (!take(&r->out[0], &out->out, l->output)) return SANDBOX_OUTPUT;
-        take_errors(&r->err[0], &out->err);
+        child_take_errors(&r->err[0], &out->err);
         if (child_is_over(&r->child)) return SANDBOX_EXITED;
         if (clock_seconds() >= deadline) return SANDBOX_TIME;
     }
@@ -193,7 +183,7 @@ static status follow(run *r, const sandbox_limits *l, sandbox_result *out, error
     out->end = watch(r, l, out);
     if (!child_end(&r->child, &how, &used)) return fail(e, ERR_IO, "a program's end is unknown: SIGCHLD is ignored");
     if (out->end != SANDBOX_OUTPUT && !take(&r->out[0], &out->out, l->output)) out->end = SANDBOX_OUTPUT;
-    take_errors(&r->err[0], &out->err);
+    child_take_errors(&r->err[0], &out->err);
     out->code = WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how);
     if (out->end == SANDBOX_EXITED && WIFSIGNALED(how)) {
         double cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +

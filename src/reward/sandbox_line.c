@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "reward/child.h"
 
-enum { WHY = 160, KEPT_ERRORS = 4096 };
+enum { WHY = 160 };
 
 extern char **environ;
 
@@ -150,15 +150,6 @@ static bool take(int fd, str *s, size_t most) {
     return true;
 }
 
-static void take_errors(line_program *p) {
-    str *s = &p->errors;
-    for (size_t before = s->n + 1; p->err >= 0 && s->n != before;) {
-        if (s->n > KEPT_ERRORS) memmove(s->p, s->p + s->n - KEPT_ERRORS, KEPT_ERRORS + 1), s->n = KEPT_ERRORS;
-        before = s->n;
-        if (!take(p->err, s, 2 * KEPT_ERRORS)) drop(&p->err);
-    }
-}
-
 /* Lines that are whole become answers. */
 static void take_answers(line_program *p, talk *t) {
     size_t begin = 0;
@@ -181,7 +172,7 @@ static void say_end(line_program *p, char *why) {
     char end[WHY - 32];
     for (double late = clock_seconds() + 0.5; !child_is_over(&p->child) && clock_seconds() < late;)
         poll(&(struct pollfd){.fd = p->child.pidfd, .events = POLLIN}, 1, child_poll_time(&p->child, late));
-    take_errors(p);
+    child_take_errors(&p->err, &p->errors);
     r.err = p->errors;
     bool over = child_is_over(&p->child);
     child_end(&p->child, &how, NULL);
@@ -202,7 +193,7 @@ static bool turn(line_program *p, talk *t, char *why) {
     bool over = child_is_over(&p->child); /* asked first: what it wrote before is read now */
     send_some(p, t);
     bool open = take(p->out, &p->held, p->limits.output);
-    take_errors(p);
+    child_take_errors(&p->err, &p->errors);
     take_answers(p, t);
     if (t->answered == t->n) return true;
     if (p->held.n > p->limits.output)
