@@ -213,14 +213,13 @@ static void logit_sums_lanes(logit_sums *out, const float *z, int64_t vocab, flo
     }
 }
 
-static inline vec softmax_vec(vec z, float scale, float lse, float factor) {
-    return v_mul(v_set(factor), v_exp(v_fma(v_set(scale), z, v_set(-lse))));
-}
-
 static void softmax_row_lanes(float *z, int64_t vocab, float scale, float lse, float factor) {
+    const vec s = v_set(scale), l = v_set(-lse), f = v_set(factor);
     int64_t i = 0;
-    for (; i + LANES <= vocab; i += LANES) v_store(z + i, softmax_vec(v_load(z + i), scale, lse, factor));
-    if (i < vocab) v_store_part(z + i, softmax_vec(v_load_part(z + i, vocab - i), scale, lse, factor), vocab - i);
+    for (; i + LANES <= vocab; i += LANES) v_store(z + i, v_mul(f, v_exp(v_fma(s, v_load(z + i), l))));
+    if (i == vocab) return;
+    const vec rest = v_load_part(z + i, vocab - i);
+    v_store_part(z + i, v_mul(f, v_exp(v_fma(s, rest, l))), vocab - i);
 }
 
 /* --- optimizer ---------------------------------------------------------------------------------------------------- */
