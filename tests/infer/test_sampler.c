@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/rng.h"
 #include "infer/sampler.h"
 #include <cmocka.h> /* last: it defines fail() */
 
@@ -132,6 +133,34 @@ static void logprobs(void **state) {
     sampler_close(s);
 }
 
+/* The same token as sampler_choose, for plain sampling, greedy choice and all filters; its log-probability against the
+ * definition in double: float results below 64 and float logits / T lose at most a few 2^-19. */
+static void draws_are_choices_with_their_log_probability(void **state) {
+    (void)state;
+    enum { N = 1000 };
+    sampler *s;
+    float logits[N], logprob;
+    int32_t history[30];
+    double worst = 0;
+    assert_int_equal(sampler_open(&s, N, NULL), OK);
+    for (int i = 0; i < 30; i++) history[i] = i * 31 % N;
+    for (uint64_t round = 0; round < 600; round++) {
+        sampling o = plain;
+        o.seed = round;
+        if (round % 3 == 1) o.temperature = 0;
+        if (round % 3 == 2)
+            o = (sampling){.temperature = 0.6f, .top_k = 40, .top_p = 0.8f, .min_p = 0.02f, .repetition_penalty = 1.2f};
+        for (int i = 0; i < N; i++) logits[i] = (float)(4 * rng_normal(9, round, (uint64_t)i));
+        int32_t id = sampler_draw(s, &o, logits, history, 30, 10, round, 7, &logprob);
+        assert_int_equal(id, sampler_choose(s, &o, logits, history, 30, 10, round, 7));
+        double T = o.temperature == 0 ? 1 : o.temperature, sum = 0;
+        for (int i = 0; i < N; i++) sum += exp(((double)logits[i] - logits[id]) / T);
+        worst = fmax(worst, fabs(logprob + log(sum)));
+    }
+    assert_true(worst <= 1e-5);
+    sampler_close(s);
+}
+
 static void senseless_settings(void **state) {
     (void)state;
     const sampling bad[] = {{.temperature = -1, .top_p = 1, .repetition_penalty = 1},
@@ -155,6 +184,7 @@ int main(void) {
                                        cmocka_unit_test(penalties),
                                        cmocka_unit_test(same_seed_same_token),
                                        cmocka_unit_test(logprobs),
+                                       cmocka_unit_test(draws_are_choices_with_their_log_probability),
                                        cmocka_unit_test(senseless_settings)};
     return cmocka_run_group_tests_name("infer/sampler", tests, NULL, NULL);
 }

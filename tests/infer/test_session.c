@@ -299,6 +299,44 @@ static void sync_keeps_the_prefix(void **state) {
     engine_close(g);
 }
 
+/* A fork goes on as its origin does, drafts included, and neither notices the other. */
+static void forks(void **state) {
+    (void)state;
+    for (int f = 0; f < FAMILIES; f++) {
+        engine *g = engine_of(f, 1, COMPUTE_BF16, MLA_CHEAPER);
+        const int64_t vocab = g->m->cfg.vocab_size;
+        session *a = session_of(g, 128), *b = session_of(g, 100), *small = session_of(g, 30);
+        int32_t x[2], y[2];
+        int drafts[2];
+        error e;
+        session_set_drafting(a, true);
+        take(b, prompt + 9, 50, 1); /* is forgotten */
+        take(a, prompt, 31, 2);
+        assert_int_equal(session_fork(b, a, &e), OK);
+        assert_int_equal(b->length, 31);
+        assert_int_equal(session_cache_bytes(b), session_cache_bytes(a));
+        assert_memory_equal(b->logits, a->logits + vocab, (size_t)vocab * sizeof *b->logits);
+        assert_int_equal(session_draft(a, prompt[31], 2, x, &drafts[0], &e), OK);
+        assert_int_equal(session_draft(b, prompt[31], 2, y, &drafts[1], &e), OK);
+        assert_int_equal(drafts[0], f == V3 ? 2 : 0);
+        assert_int_equal(drafts[1], drafts[0]);
+        for (int i = 0; i < drafts[0]; i++) assert_int_equal(x[i], y[i]);
+        take(b, prompt + 50, 5, 1); /* does not touch the origin */
+        take(a, prompt + 31, 9, 1);
+        assert_int_equal(session_fork(b, a, &e), OK);
+        take(a, prompt + 40, 3, 1);
+        take(b, prompt + 40, 3, 1);
+        assert_memory_equal(b->logits, a->logits, (size_t)vocab * sizeof *b->logits);
+        assert_memory_equal(b->tokens, prompt, 43 * sizeof *prompt);
+        assert_int_equal(session_fork(small, a, &e), ERR_ARG);
+        assert_non_null(strstr(e.text, "43 tokens"));
+        session_close(a);
+        session_close(b);
+        session_close(small);
+        engine_close(g);
+    }
+}
+
 static void refusals(void **state) {
     (void)state;
     engine *g = engine_of(0, 1, COMPUTE_F32, MLA_CHEAPER);
@@ -331,6 +369,7 @@ int main(void) {
                                        cmocka_unit_test(drafts_change_nothing),
                                        cmocka_unit_test(a_batch_gives_what_singles_give),
                                        cmocka_unit_test(sync_keeps_the_prefix),
+                                       cmocka_unit_test(forks),
                                        cmocka_unit_test(refusals)};
     return cmocka_run_group_tests_name("infer/session", tests, set_up, tear_down);
 }
