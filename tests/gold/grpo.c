@@ -222,25 +222,13 @@ static void stored(kase *k, const variant *v) {
 
 /* --- through the trainer ----------------------------------------------------------------------------------------- */
 
-static status note(void *arg, int64_t first, int64_t end, const int64_t *at, const real *logp, const real *entropy,
-                   real *d, double *loss, error *e) {
-    kase *k = arg;
-    (void)entropy, (void)d, (void)loss, (void)e;
-    memcpy(k->now + k->first[first], logp, (size_t)at[end - first] * sizeof *k->now);
-    return OK;
-}
-
-/* The model's log-probabilities of the completions, at a temperature. Overwrites the stored ones. */
+/* The model's log-probabilities of the completions, at a temperature. They overwrite those of the reference. */
 static status current(kase *k, double temperature, const char *name) {
     const policy_loss_options none = {0};
-    const completion_judge judge = {note, k};
-    batch_source source;
     policy *p = NULL;
-    double loss;
     TRY(policy_open(&p, &none, temperature, MICRO, &k->e));
-    status s = policy_batches(p, k->item, k->n, &judge, &source, &k->e);
-    if (s == OK) s = trainer_loss(&k->t, &source, &loss, &k->e);
-    if (s == OK) say_tokens(k, NULL, name, k->now, k->first[k->n], GOLD_F32);
+    const status s = policy_reference(p, &k->t, NULL, k->item, k->n, &k->e);
+    if (s == OK) say_tokens(k, NULL, name, k->ref, k->first[k->n], GOLD_F32);
     policy_close(p);
     return s;
 }
