@@ -7,7 +7,10 @@
 #include "convert/convert.h"
 #include "eval/bench_train.h"
 #include "hadal_train.h"
+#include "post/distill.h"
+#include "post/dpo.h"
 #include "post/grpo.h"
+#include "post/sample.h"
 #include "reward/reward.h"
 #include "train/checkpoint.h"
 #include "train/run.h"
@@ -131,6 +134,18 @@ int hadal_train(const hadal_train_options *o, char **json, hadal_error *e) {
 
 int hadal_grpo(const hadal_train_options *o, char **json, hadal_error *e) {
     return call(o, grpo_run, json, e);
+}
+
+int hadal_sample(const hadal_train_options *o, char **json, hadal_error *e) {
+    return call(o, sample_run, json, e);
+}
+
+int hadal_distill(const hadal_train_options *o, char **json, hadal_error *e) {
+    return call(o, distill_run, json, e);
+}
+
+int hadal_dpo(const hadal_train_options *o, char **json, hadal_error *e) {
+    return call(o, dpo_run, json, e);
 }
 
 int hadal_rewards(char **text, hadal_error *e) {

@@ -88,7 +88,8 @@ static json_t *conversation_of(const reader *r, const char *question, const json
     return NULL;
 }
 
-static status render(const reader *r, const json_t *row, const char *question, const json_t *messages, str *text) {
+static status render(const reader *r, const json_t *row, const char *question, const json_t *messages, str *text,
+                     json_t **rendered) {
     if (!r->rows.has_chat)
         return fail(r->e, ERR_UNSUPPORTED,
                     "a conversation, but the tokenizer has no chat template%s%s: set "
@@ -106,8 +107,8 @@ static status render(const reader *r, const json_t *row, const char *question, c
         if (json_is_array(tools)) json_object_set(options, "tools", (json_t *)(uintptr_t)tools);
         s = chat_render(r->rows.chat.template, r->o->data->model_type, list, options, text, r->e);
     }
-    json_decref(list);
     json_decref(options);
+    *rendered = list;
     return s;
 }
 
@@ -122,7 +123,7 @@ static size_t begun_length(const str *text, const char *begin) {
     return 0;
 }
 
-static status keep(reader *r, json_t *row, const str *text, bool chat) {
+static status keep(reader *r, json_t *row, const str *text, json_t *messages) {
     prompts *p = r->p;
     int32_t *ids;
     size_t n;
@@ -139,9 +140,10 @@ static status keep(reader *r, json_t *row, const str *text, bool chat) {
     free(ids);
     if (!copy || !kept) return no_memory(r);
     *x = (prompt){.text = copy, .begun = copy + text->n, .ids = kept, .n = (int64_t)n};
-    if (chat || (r->o->begin && *r->o->begin)) x->begun -= begun_length(text, r->o->begin);
+    if (messages || (r->o->begin && *r->o->begin)) x->begun -= begun_length(text, r->o->begin);
     TRY(keep_answer(r, row, &x->answer));
     x->row = json_incref(row);
+    x->messages = json_incref(messages);
     p->n++;
     return OK;
 }
@@ -151,6 +153,7 @@ static status add_row(reader *r, json_t *row) {
     const json_t *messages;
     bool raw;
     str text = {0};
+    json_t *rendered = NULL;
     if (!json_is_object(row)) return fail(r->e, ERR_FORMAT, "should be a JSON object");
     const char *question = find_question(row, &messages, &raw);
     if (!question && !json_is_array(messages))
@@ -161,10 +164,11 @@ static status add_row(reader *r, json_t *row) {
     const bool as_is = form == PROMPT_RAW || (form == PROMPT_AUTO && question && (raw || !r->rows.has_chat));
     status s = OK;
     if (as_is) str_puts(&text, question);
-    else s = render(r, row, question, messages, &text);
+    else s = render(r, row, question, messages, &text, &rendered);
     if (s == OK && r->o->begin) str_puts(&text, r->o->begin);
     if (s == OK) s = str_check(&text, r->e);
-    if (s == OK) s = keep(r, row, &text, !as_is);
+    if (s == OK) s = keep(r, row, &text, rendered);
+    json_decref(rendered);
     str_free(&text);
     return s;
 }
@@ -259,7 +263,10 @@ status prompts_open(prompts **out, const prompt_options *o, error *e) {
 
 void prompts_close(prompts *p) {
     if (!p) return;
-    for (int64_t i = 0; i < p->n; i++) json_decref((json_t *)(uintptr_t)p->list[i].row);
+    for (int64_t i = 0; i < p->n; i++) {
+        json_decref((json_t *)(uintptr_t)p->list[i].row);
+        json_decref((json_t *)(uintptr_t)p->list[i].messages);
+    }
     free(p->list);
     arena_close(p->mem);
     free(p);

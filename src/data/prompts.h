@@ -22,7 +22,8 @@ typedef struct prompt_options {
 
 typedef struct prompt {
     const json_t *row;
-    const char *text; /* as the model reads it, `begin` included */
+    const json_t *messages; /* what was rendered; NULL: the prompt stands as it is */
+    const char *text;       /* as the model reads it, `begin` included */
     const char
         *begun; /* the end of text that belongs to the answer: `begin`, or a <think> that the template wrote; "" */
     const char *answer; /* NULL: the row has none */

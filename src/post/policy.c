@@ -92,25 +92,25 @@ static status on_rows(void *arg, const token_batch *b, int64_t n, const int64_t 
     return p->judge.apply(p->judge.arg, first, end, at, logp, entropy, d, loss, e);
 }
 
-status policy_batches(policy *p, const policy_item *list, int64_t n, const completion_judge *judge, batch_source *out,
-                      error *e) {
+status policy_batches(policy *p, const policy_item *list, int64_t n, int64_t unit, const completion_judge *judge,
+                      batch_source *out, error *e) {
     arena_reset(p->step);
     p->list = list;
-    p->n = n;
     p->judge = *judge;
     p->first = arena_take(p->step, (size_t)(n + 1) * sizeof *p->first);
     if (!p->first) return fail(e, ERR_NOMEM, "memory is out");
     p->count = 0;
     int64_t tokens = 0, items = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t rows = rows_of(&list[i]);
-        const bool full = p->micro ? items == p->micro : tokens + rows > MICRO_TOKENS;
+    for (int64_t i = 0; i < n; i += unit) {
+        int64_t rows = 0;
+        for (int64_t k = i; k < n && k < i + unit; k++) rows += rows_of(&list[k]);
+        const bool full = p->micro ? items + unit > p->micro : tokens + rows > MICRO_TOKENS;
         if (!i || full) {
             p->first[p->count++] = i;
             tokens = items = 0;
         }
         tokens += rows;
-        items++;
+        items += unit;
     }
     p->first[p->count] = n;
     p->loss = (token_loss){.temperature = p->loss.temperature, .k = 1, .apply = on_rows, .arg = p};
@@ -175,7 +175,7 @@ status policy_source(policy *p, const policy_item *list, int64_t n, double token
     p->numbers = numbers;
     p->tokens = tokens;
     p->sequences = sequences;
-    return policy_batches(p, list, n, &(completion_judge){judge_policy, p}, out, e);
+    return policy_batches(p, list, n, 1, &(completion_judge){judge_policy, p}, out, e);
 }
 
 /* --- the reference ----------------------------------------------------------------------------------------------- */
@@ -193,6 +193,6 @@ status policy_reference(policy *p, trainer *t, const real *w, const policy_item 
     batch_source s;
     double loss;
     if (!n) return OK;
-    TRY(policy_batches(p, list, n, &(completion_judge){note_reference, p}, &s, e));
+    TRY(policy_batches(p, list, n, 1, &(completion_judge){note_reference, p}, &s, e));
     return trainer_loss_of(t, w, &s, &loss, e);
 }

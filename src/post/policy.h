@@ -45,7 +45,8 @@ typedef struct completion_judge {
                     real *d, double *loss, error *e);
     void *arg;
 } completion_judge;
-status policy_batches(policy *p, const policy_item *list, int64_t n, const completion_judge *judge, batch_source *out,
-                      error *e);
+/* unit: neighbours that stay together in a micro-batch. */
+status policy_batches(policy *p, const policy_item *list, int64_t n, int64_t unit, const completion_judge *judge,
+                      batch_source *out, error *e);
 
 #endif

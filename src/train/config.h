@@ -176,7 +176,7 @@ typedef struct train_config {
         int most;                  /* kept of a prompt; 0: all */
         double threshold;          /* a reward from which on a completion is correct */
         double pass_from, pass_to; /* prompts whose share of correct completions lies in here */
-        double language;           /* least share of words in the prompt's language; 0: any */
+        string_list where;         /* "NAME >= NUMBER": scores that a kept completion has */
         bool distinct;             /* completions with the same text once */
     } sample;
     struct {

@@ -209,8 +209,8 @@ const config_option config_options[] = {
     {"sample", "pass_from", O_REAL, AT(sample.pass_from), TO(1),
      .help = "prompts of which a smaller share of the completions is correct are left out"},
     {"sample", "pass_to", O_REAL, AT(sample.pass_to), .value = 1, TO(1), .help = "or a larger one"},
-    {"sample", "language", O_REAL, AT(sample.language), TO(1),
-     .help = "least share of words in the prompt's language; 0: any"},
+    {"sample", "where", O_LIST, AT(sample.where),
+     .help = "scores that a kept completion has: [\"format >= 1\", \"language >= 0.95\"]"},
     {"sample", "distinct", O_BOOL, AT(sample.distinct), .value = 1, .help = "equal completions count once"},
 
     {"dpo", "beta", O_REAL, AT(dpo.beta), .value = 0.1, TO(1e6), .help = "of the implicit reward"},

@@ -22,7 +22,9 @@ enum { MOST_MTP = 8 };
  * target, in order, once per micro-batch. */
 typedef struct token_loss {
     real temperature; /* of softmax(logits / temperature) */
+    bool mean;        /* what apply says is multiplied by step_goal.language_model: 1 / (targets of the step) */
     int k;            /* tokens whose log-probabilities are wanted in each row; 1: the target */
+    status (*begin)(void *arg, const token_batch *b, error *e); /* before all else of a batch; NULL: nothing to do */
     /* k > 1: the tokens of row `row` of the batch, -1: none */
     void (*wanted)(void *arg, const token_batch *b, int64_t row, int32_t *ids);
     /* n rows, whose numbers in the batch are row[0 .. n): from logp [n][k], entropy [n] and, when gradients are wanted,
@@ -37,7 +39,7 @@ typedef struct step_goal {
     real language_model; /* of each target's cross-entropy */
     real mtp[MOST_MTP];  /* of each target of MTP depth d + 1 */
     objective parts;
-    const token_loss *judge; /* NULL: cross-entropy, times language_model; else language_model is not looked at */
+    const token_loss *judge; /* NULL: cross-entropy, times language_model */
 } step_goal;
 
 /* Sums over the micro-batches since they were zeroed. */

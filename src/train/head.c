@@ -110,6 +110,8 @@ status head_judged(const head_call *c, const token_loss *judge, const token_batc
     judged a;
     chunk k;
     int64_t done = 0;
+    double said = 0;
+    if (judge->begin) TRY(judge->begin(judge->arg, b, c->e));
     TRY(open_judged(&a, c, judge, b));
     TRY(open_chunk(&k, c, a.n > HEAD_LEAST ? a.n : HEAD_LEAST));
     const bool whole = a.n <= k.most;
@@ -121,7 +123,9 @@ status head_judged(const head_call *c, const token_loss *judge, const token_batc
     }
     TRY(queue_failed(c->q, c->e));
     *targets += a.n;
-    TRY(judge->apply(judge->arg, b, a.n, a.row, a.logp, a.entropy, c->gradients ? a.d : NULL, loss, c->e));
+    TRY(judge->apply(judge->arg, b, a.n, a.row, a.logp, a.entropy, c->gradients ? a.d : NULL, &said, c->e));
+    *loss += judge->mean ? said * (double)c->factor : said;
+    for (int64_t i = 0; judge->mean && c->gradients && i < a.n * w; i++) a.d[i] *= c->factor;
     if (!c->gradients || !a.n) return OK;
     k.next = 0;
     for (done = 0; whole || next_chunk(&k); done += k.n) {

@@ -15,6 +15,8 @@ typedef struct run { /* one rank's */
     dataset *from;                /* which data the batch source reads */
     int64_t micro;
     int32_t *masked; /* targets of a row that does not count */
+    const run_judge *judge;
+    token_loss loss;
 } run;
 
 /* --- data -------------------------------------------------------------------------------------------------------- */
@@ -100,6 +102,7 @@ static status check_dsa(const run *r) {
 static status open_run(run *r) {
     const train_config *c = r->j.c;
     TRY(check_dsa(r));
+    if (r->judge) TRY(r->judge->open(r->judge->arg, &r->j, &r->loss, r->j.e));
     if (c->training.steps) TRY(open_data(r, &c->data.train, true, &r->train));
     if (c->data.validation.n) TRY(open_data(r, &c->data.validation, false, &r->validation));
     return job_begin(&r->j);
@@ -127,6 +130,7 @@ static status one_step(run *r) {
     step_metrics m;
     const double start = clock_seconds(), before = t->tokens;
     batch_source s = rows_of(r, r->train, (int64_t)t->rows, schedule_batch(c, t->tokens));
+    s.judge = r->judge ? &r->loss : NULL;
     const status done = trainer_step(t, &s, &m, r->j.e);
     if (done == ERR_NOMEM)
         return wrap(r->j.e,
@@ -148,13 +152,14 @@ static status steps(run *r) {
 
 typedef struct run_call {
     const train_config *c;
+    const run_judge *judge;
     const run_hooks *hooks;
     run_result *result;
 } run_call;
 
 static status run_rank(void *arg, comm *world, error *e) {
     const run_call *call = arg;
-    run r = {0};
+    run r = {.judge = call->judge};
     status s = job_open(&r.j, call->c, call->hooks, call->result, world, false, e);
     if (s == OK) s = open_run(&r);
     if (s == OK) s = steps(&r);
@@ -162,11 +167,16 @@ static status run_rank(void *arg, comm *world, error *e) {
     return s;
 }
 
-status train_run(const train_config *c, const run_hooks *hooks, run_result *out, error *e) {
-    run_call call = {c, hooks, out};
+status train_run_judged(const train_config *c, const run_judge *judge, const run_hooks *hooks, run_result *out,
+                        error *e) {
+    run_call call = {c, judge, hooks, out};
     *out = (run_result){.loss = NAN, .validation_loss = NAN};
     if (c->training.ranks > 1) return comm_run_threads(c->training.ranks, run_rank, &call, e);
     comm world;
     TRY(comm_self(&world, e));
     return run_rank(&call, &world, e);
+}
+
+status train_run(const train_config *c, const run_hooks *hooks, run_result *out, error *e) {
+    return train_run_judged(c, NULL, hooks, out, e);
 }

@@ -23,6 +23,16 @@ typedef struct run_result {
     char output[256]; /* a file that was made instead of a model; "": none */
 } run_result;
 
+/* A loss instead of the cross-entropy (execute.h), made when the model is there. */
+struct job;
+struct token_loss;
+typedef struct run_judge {
+    status (*open)(void *arg, struct job *j, struct token_loss *out, error *e);
+    void *arg;
+} run_judge;
+status train_run_judged(const train_config *c, const run_judge *judge, const run_hooks *hooks, run_result *out,
+                        error *e);
+
 status train_run(const train_config *c, const run_hooks *hooks, run_result *out, error *e);
 
 #endif
