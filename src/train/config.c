@@ -359,7 +359,7 @@ static status check_required(const reader *r) {
     if (!c->model.path) return bad_at(r, "model", "path", "is missing: which model is to be trained?");
     if (!c->data.train.n && c->training.steps)
         return bad_at(r, "data", "train", "is missing: which files are the training data?");
-    if (!c->checkpoint.folder)
+    if (!c->checkpoint.folder && !c->sample.output)
         return bad_at(r, "checkpoint", "folder", "is missing: where shall checkpoints and metrics go?");
     return OK;
 }

@@ -314,6 +314,8 @@ status job_open(job *j, const train_config *c, const run_hooks *hooks, run_resul
                .saved = -1,
                .e = e};
     if (!j->own.training.threads) j->own.training.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (!c->checkpoint.folder)
+        return fail(e, ERR_ARG, "checkpoint.folder is missing: where shall checkpoints and metrics go?");
     TRY(check_path(c, e));
     TRY(open_model(j, keep_reference));
     TRY(machine_peak(j->t.q, &j->t.peak_flops, e));
