@@ -2,11 +2,12 @@
 #ifndef HADAL_API_INTERNAL_H
 #define HADAL_API_INTERNAL_H
 
-#include "hadal.h"
+#include "hadal_train.h"
 #include "infer/generate.h"
 #include "text/chat.h"
 #include "text/template.h"
 #include "text/toolcall.h"
+#include "train/run.h"
 
 struct hadal_tokenizer {
     tokenizer *t;
@@ -49,6 +50,9 @@ int api_threads(int wanted);
 
 /* The public code of a status; the sentence goes to `to` (may be NULL). */
 int api_result(status s, const error *from, hadal_error *to);
+
+/* What a training calls, by way of the caller's functions; as long as *o lives. */
+run_hooks api_hooks(hadal_train_options *o);
 
 /* The value as indented text (owned by the caller; out may be NULL). Takes the value, also when it fails. */
 status api_json(json_t *j, char **out, error *e);

@@ -3,29 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include "api/internal.h"
-#include "base/file.h"
-#include "convert/convert.h"
 #include "eval/bench_train.h"
-#include "hadal_train.h"
 #include "post/distill.h"
 #include "post/dpo.h"
+#include "post/export.h"
 #include "post/grpo.h"
 #include "post/sample.h"
 #include "reward/reward.h"
-#include "train/checkpoint.h"
-#include "train/run.h"
 
 typedef status runner(const train_config *c, const run_hooks *hooks, run_result *out, error *e);
-
-typedef struct train_call {
-    const hadal_train_options *o;
-    train_config c;
-} train_call;
 
 _Static_assert(sizeof(hadal_number) == sizeof(named_number), "one is handed out as the other");
 
 static int on_step(void *arg, const step_metrics *m, int64_t steps) {
-    const train_call *t = arg;
+    const hadal_train_options *o = arg;
     const hadal_train_step s = {.step = m->step + 1,
                                 .steps = steps,
                                 .tokens = m->tokens,
@@ -47,69 +38,42 @@ static int on_step(void *arg, const step_metrics *m, int64_t steps) {
                                 .dropped = m->dropped,
                                 .more = (const hadal_number *)(const void *)m->more,
                                 .n_more = m->n_more};
-    return t->o->step ? t->o->step(t->o->arg, &s) : 0;
+    return o->step ? o->step(o->arg, &s) : 0;
 }
 
 static void on_note(void *arg, const char *line) {
-    const train_call *t = arg;
-    if (t->o->note) t->o->note(t->o->arg, line);
+    const hadal_train_options *o = arg;
+    if (o->note) o->note(o->arg, line);
 }
 
 static int on_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
-    const train_call *t = arg;
-    return t->o->progress ? t->o->progress(t->o->arg, done, total, what) : 0;
+    const hadal_train_options *o = arg;
+    return o->progress ? o->progress(o->arg, done, total, what) : 0;
 }
 
-/* convert.json marks a folder that was left unfinished. */
-static bool is_exported(const char *folder) {
-    char *marker = path_join(folder, "convert.json");
-    bool done = is_directory(folder) && !(marker && file_exists(marker));
-    free(marker);
-    return done;
+run_hooks api_hooks(hadal_train_options *o) {
+    return (run_hooks){on_step, on_note, on_progress, o};
 }
 
-/* The newest checkpoint as a Hugging Face folder beside the steps, when there is none yet. With adapters: the merged
- * weights, which are not kept otherwise. */
-static status export_folder(train_call *t, json_t *result, error *e) {
-    const char *run = t->c.checkpoint.folder;
-    char *from = NULL, name[32], *out = NULL;
-    int64_t step = 0;
-    status s = checkpoint_newest(run, &from, &step, e);
-    snprintf(name, sizeof name, "hf-%08lld", (long long)step);
-    if (s == OK && trains_adapters(&t->c)) {
-        free(from);
-        from = path_join(run, "merged");
-    }
-    if (s == OK && from && !(out = path_join(run, name))) s = fail(e, ERR_NOMEM, "memory is out");
-    if (s == OK && out && !is_exported(out)) {
-        convert_options c = {.in = from, .out = out, .to = CONVERT_SAME, .progress = on_progress, .progress_arg = t};
-        convert_result r = {0};
-        s = pool_open(&c.threads, api_threads(t->c.training.threads), e);
-        if (s == OK) s = convert_run(&c, &r, e);
-        pool_close(c.threads);
-    }
-    if (s == OK && trains_adapters(&t->c)) s = native_remove(from, e);
-    if (out) json_object_set_new(result, "exported", json_string(out));
-    free(from);
-    free(out);
-    return s;
-}
-
-static status train(const hadal_train_options *o, runner *run, arena *mem, char **json, error *e) {
-    train_call t = {.o = o};
-    const run_hooks hooks = {on_step, on_note, on_progress, &t};
+static status train(hadal_train_options *o, runner *run, arena *mem, char **json, error *e) {
+    const run_hooks hooks = api_hooks(o);
+    train_config c;
     run_result r;
-    TRY(train_config_read(&t.c, o->run_file, o->overrides, o->n_overrides, mem, e));
-    TRY(run(&t.c, &hooks, &r, e));
+    TRY(train_config_read(&c, o->run_file, o->overrides, o->n_overrides, mem, e));
+    if (c.note) on_note(o, c.note);
+    TRY(run(&c, &hooks, &r, e));
     json_t *j =
-        json_pack("{s:I, s:f, s:f, s:I, s:b, s:s}", "steps", (json_int_t)r.steps, "tokens", r.tokens, "seconds",
-                  r.seconds, "skipped", (json_int_t)r.skipped, "stopped", r.stopped, "folder", t.c.checkpoint.folder);
+        json_pack("{s:I, s:f, s:f, s:I, s:b, s:s*}", "steps", (json_int_t)r.steps, "tokens", r.tokens, "seconds",
+                  r.seconds, "skipped", (json_int_t)r.skipped, "stopped", r.stopped, "folder", c.checkpoint.folder);
     if (!j) return fail(e, ERR_NOMEM, "memory is out");
     if (r.loss == r.loss) json_object_set_new(j, "loss", json_real(r.loss));
     if (r.validation_loss == r.validation_loss) json_object_set_new(j, "validation_loss", json_real(r.validation_loss));
     for (int i = 0; i < r.n_more; i++) json_object_set_new(j, r.more[i].name, json_real(r.more[i].value));
     if (r.output[0]) json_object_set_new(j, "output", json_string(r.output));
-    status s = t.c.checkpoint.export && !r.stopped && !r.output[0] ? export_folder(&t, j, e) : OK;
+    char *exported = NULL;
+    status s = c.checkpoint.export && !r.stopped && !r.output[0] ? export_newest(&c, &hooks, &exported, e) : OK;
+    if (exported) json_object_set_new(j, "exported", json_string(exported));
+    free(exported);
     if (s != OK) {
         json_decref(j);
         return s;

@@ -191,6 +191,9 @@ typedef struct train_config {
         bool rest; /* the mass outside top_k counts as one outcome */
     } distill;
     struct {
+        const char *tasks; /* JSON list of {task, data, limit, samples, ...}: a stage of a pipeline (post/pipeline.h) */
+    } eval;
+    struct {
         const char *folder; /* of the run: checkpoints, metrics, effective configuration */
         int64_t every;      /* steps; 0: only at the end */
         int keep_last;

@@ -231,6 +231,9 @@ const config_option config_options[] = {
     {"distill", "rest", O_BOOL, AT(distill.rest), .value = 1,
      .help = "what lies outside top_k counts as one more outcome; false: left out"},
 
+    {"eval", "tasks", O_JSON, AT(eval.tasks),
+     .help = "[{task: gsm8k, data: test.jsonl, samples: 4, ...}, ...]: a stage of hadal r1, docs/r1.md"},
+
     {"checkpoint", "folder", O_TEXT, AT(checkpoint.folder),
      .help = "of the run: checkpoints, metrics, this configuration. Required"},
     {"checkpoint", "every", O_INT, AT(checkpoint.every), .value = 1000, TO(BIG), .help = "steps; 0: only at the end"},

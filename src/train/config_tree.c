@@ -118,10 +118,6 @@ static status add_layer(config_tree *t, const json_t *sections, const json_t *li
     return s;
 }
 
-status config_tree_add(config_tree *t, const json_t *sections, const char *at, error *e) {
-    return add_layer(t, sections, NULL, at, e);
-}
-
 status config_tree_put(config_tree *t, const char *section, const char *key, json_t *v, const char *from, error *e) {
     char path[2 * NAME_MOST];
     json_t *s = json_object_get(t->sections, section);
@@ -260,6 +256,16 @@ static status add_text(config_tree *t, const char *text, size_t n, const char *n
     if (s == OK && json_is_object(tree)) s = add_layer(t, tree, lines, name, e);
     json_decref(tree);
     json_decref(lines);
+    return s;
+}
+
+status config_tree_add(config_tree *t, const json_t *sections, const char *at, const char *file, error *e) {
+    const chain here = {file, NULL, 1};
+    json_t *own = json_copy((json_t *)sections);
+    status s = own ? add_defaults(t, json_object_get(own, "defaults"), &here, e) : no_memory(e);
+    json_object_del(own, "defaults");
+    if (s == OK) s = add_layer(t, own, NULL, at, e);
+    json_decref(own);
     return s;
 }
 

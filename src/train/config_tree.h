@@ -21,8 +21,9 @@ status config_tree_parse(config_tree *out, const char *text, size_t n, const cha
 status config_tree_copy(config_tree *out, const config_tree *from, error *e);
 void config_tree_close(config_tree *t); /* accepts one that is zeroed */
 
-/* A layer over all others; at: what errors say instead of file and line. */
-status config_tree_add(config_tree *t, const json_t *sections, const char *at, error *e);
+/* A layer over all others; at: what errors say instead of file and line. Its own `defaults` are named relative to
+ * `file` and lie under it, over all others. */
+status config_tree_add(config_tree *t, const json_t *sections, const char *at, const char *file, error *e);
 /* "section.key=value", the value as YAML, the key as deep as files go; Hydra's "+" and "++" before it change nothing.
  */
 status config_tree_override(config_tree *t, const char *text, error *e);

@@ -132,7 +132,7 @@ static const char *type_name(const config_option *o) {
     case O_AUTO: return "number";
     case O_BOOL: return "true|false";
     case O_TEXT: return "text";
-    case O_JSON: return "list of rewards";
+    case O_JSON: return "list of objects";
     case O_RANGE: return "four numbers";
     case O_LIST: return "list of texts";
     case O_WORDS:

@@ -182,7 +182,7 @@ static void copies(void **state) {
     json_t *more = json_pack("{s:{s:i, s:i}}", "a", "x", 2, "z", 3);
     assert_int_equal(config_tree_parse(&t, text, sizeof text - 1, "run", &e), OK);
     assert_int_equal(config_tree_copy(&u, &t, &e), OK);
-    assert_int_equal(config_tree_add(&u, more, "stage 2", &e), OK);
+    assert_int_equal(config_tree_add(&u, more, "stage 2", "run", &e), OK);
     json_array_append_new(json_object_get(json_object_get(u.sections, "a"), "y"), json_integer(2));
     assert_int_equal(number(&u, "a.x"), 2);
     assert_int_equal(number(&t, "a.x"), 1);
@@ -194,6 +194,24 @@ static void copies(void **state) {
     assert_string_equal(e.text, "run:1: a.y.w is odd"); /* the nearest map that stands somewhere */
     json_decref(more);
     config_tree_close(&u);
+    config_tree_close(&t);
+}
+
+/* What is added may inherit, too: over the tree, under itself. */
+static void added_defaults(void **state) {
+    (void)state;
+    put("sub/more.yaml", "a: {x: 10, y: 20}\n");
+    put("top.yaml", "a: {x: 1, y: 2, z: 3}\n");
+    config_tree t = tree_of("top.yaml");
+    error e;
+    json_t *more = json_pack("{s:s, s:{s:i}}", "defaults", "sub/more.yaml", "a", "y", 200);
+    assert_int_equal(config_tree_add(&t, more, "stage 1", path_of("top.yaml"), &e), OK);
+    assert_int_equal(number(&t, "a.x"), 10);
+    assert_int_equal(number(&t, "a.y"), 200);
+    assert_int_equal(number(&t, "a.z"), 3);
+    assert_null(json_object_get(t.sections, "defaults"));
+    assert_non_null(json_object_get(more, "defaults"));
+    json_decref(more);
     config_tree_close(&t);
 }
 
@@ -209,9 +227,9 @@ static void distances(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(merged),  cmocka_unit_test(chained),
-                                       cmocka_unit_test(circles), cmocka_unit_test(bad_defaults),
-                                       cmocka_unit_test(places),  cmocka_unit_test(overrides),
-                                       cmocka_unit_test(copies),  cmocka_unit_test(distances)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(merged),       cmocka_unit_test(chained),        cmocka_unit_test(circles),
+        cmocka_unit_test(bad_defaults), cmocka_unit_test(places),         cmocka_unit_test(overrides),
+        cmocka_unit_test(copies),       cmocka_unit_test(added_defaults), cmocka_unit_test(distances)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,0 +1,14 @@
+/* What a training leaves for others: the newest checkpoint as a Hugging Face folder beside it. */
+#ifndef HADAL_POST_EXPORT_H
+#define HADAL_POST_EXPORT_H
+
+#include "train/run.h"
+
+/* FOLDER/hf-STEP, when it is not there yet; with adapters: the merged weights, which are not kept otherwise. hooks:
+ * progress alone; may be NULL. *out: the folder, free() it; NULL: there is no checkpoint. An interrupted export goes
+ * on. */
+status export_newest(const train_config *c, const run_hooks *hooks, char **out, error *e);
+/* The folder that a run of so many steps is exported to; free() it, NULL: memory is out. */
+char *export_folder(const char *run, int64_t step);
+
+#endif
