@@ -22,8 +22,9 @@ extern const reward_kind reward_program, reward_code;
 #define RIGHT_MEMBERS "from|exact"
 #define RIGHT_HELP                                                                                                     \
     "from: where the answer stands: any (default: boxed, <answer>, ####, \"answer is\", last number), boxed, hashes, " \
-    "tag, last_number, text (all behind </think>), latex (boxed, else the last $...$); exact: true compares letter "   \
-    "by letter"
+    "tag, last_number, latex (boxed, else the last formula behind \"answer\"), text (all behind </think>); exact: "    \
+    "true "                                                                                                            \
+    "compares letter by letter"
 
 typedef struct right_rule {
     int from; /* of math.c */

@@ -11,30 +11,19 @@
 #include "reward/answer.h"
 #include "reward/kinds.h"
 
-typedef enum place {
-    FROM_ANY,
-    FROM_BOXED,
-    FROM_HASHES,
-    FROM_TAG,
-    FROM_LAST_NUMBER,
-    FROM_TEXT,
-    FROM_LATEX,
-    PLACES
-} place;
-static const char *const place_names[PLACES] = {"any", "boxed", "hashes", "tag", "last_number", "text", "latex"};
+static const char *const from_names[] = {"any", "boxed", "hashes", "tag", "last_number", "latex", "text"};
+static const answer_place places[] = {ANSWER_ANY, ANSWER_BOXED,       ANSWER_HASHES,
+                                      ANSWER_TAG, ANSWER_LAST_NUMBER, ANSWER_LATEX};
+enum { FROM_ANY, FROM_TEXT = sizeof places / sizeof *places, FROMS };
 
 /* --- texts ------------------------------------------------------------------------------------------------------- */
-
-static void set(str *out, const char *p, size_t n) {
-    str_free(out);
-    str_add(out, p, n);
-}
 
 static void set_trimmed(str *out, const char *p, size_t n) {
     static const char white[] = " \t\r\n";
     while (n && strchr(white, p[n - 1])) n--;
     while (n && strchr(white, *p)) p++, n--;
-    set(out, p, n);
+    str_free(out);
+    str_add(out, p, n);
 }
 
 /* What stands behind the reasoning: all of the text when it has none. */
@@ -44,32 +33,11 @@ static const char *behind_reasoning(const char *text) {
     return found;
 }
 
-/* The last $...$, \(...\) or \[...\] */
-static bool find_formula(const char *text, str *out) {
-    static const char *const marks[][2] = {{"\\(", "\\)"}, {"\\[", "\\]"}, {"$", "$"}};
-    const char *best = NULL;
-    size_t length = 0;
-    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
-        for (const char *p = text; (p = strstr(p, marks[i][0]));) {
-            const char *begin = p + strlen(marks[i][0]), *end = strstr(begin, marks[i][1]);
-            if (!end) break;
-            if (end > begin && (!best || begin > best)) best = begin, length = (size_t)(end - begin);
-            p = end + strlen(marks[i][1]);
-        }
-    if (best) set_trimmed(out, best, length);
-    return best != NULL;
-}
-
-static bool find(place from, const char *text, str *out) {
-    switch (from) {
-    case FROM_BOXED: return answer_find(text, ANSWER_BOXED, out);
-    case FROM_HASHES: return answer_find(text, ANSWER_HASHES, out);
-    case FROM_TAG: return answer_find(text, ANSWER_TAG, out);
-    case FROM_LAST_NUMBER: return answer_find(text, ANSWER_LAST_NUMBER, out);
-    case FROM_LATEX: return answer_find(text, ANSWER_BOXED, out) || find_formula(behind_reasoning(text), out);
-    case FROM_TEXT: text = behind_reasoning(text); return set_trimmed(out, text, strlen(text)), out->n > 0;
-    default: return answer_find(text, ANSWER_ANY, out);
-    }
+static bool find(int from, const char *text, str *out) {
+    if (from != FROM_TEXT) return answer_find(text, places[from], out);
+    text = behind_reasoning(text);
+    set_trimmed(out, text, strlen(text));
+    return out->n > 0;
 }
 
 /* The row's answer; one that is a whole solution of GSM8K ends with "#### " and the answer. */
@@ -83,7 +51,7 @@ static bool find_gold(const reward_input *in, str *out) {
 /* --- right or wrong ---------------------------------------------------------------------------------------------- */
 
 status right_rule_read(right_rule *r, const json_t *o, error *e) {
-    TRY(reward_choose(o, "from", place_names, PLACES, FROM_ANY, &r->from, e));
+    TRY(reward_choose(o, "from", from_names, FROMS, FROM_ANY, &r->from, e));
     return json_get_bool(o, "exact", false, &r->exact, e);
 }
 
@@ -95,7 +63,7 @@ static double compare(bool exact, const char *gold, const char *given) {
 
 status right_rule_ask(const right_rule *r, const reward_input *in, double *right, error *e) {
     str gold = {0}, given = {0};
-    bool known = find_gold(in, &gold), found = known && find((place)r->from, in->completion, &given);
+    bool known = find_gold(in, &gold), found = known && find(r->from, in->completion, &given);
     status s = str_check(&gold, e);
     if (s == OK) s = str_check(&given, e);
     if (s == OK) *right = !known ? NAN : !found ? 0 : compare(r->exact, gold.p ? gold.p : "", given.p ? given.p : "");

@@ -68,7 +68,7 @@ static void members_are_checked(void **state) {
             "rewards[0]: code_format: \"language\" is \"c)|(.\", not the name of one");
     refuses("[{\"name\":\"accuracy\",\"from\":\"box\"}]",
             "rewards[0]: accuracy: \"from\" is \"box\"; it can be any, boxed, "
-            "hashes, tag, last_number, text, latex");
+            "hashes, tag, last_number, latex, text");
     refuses("[{\"name\":\"accuracy\",\"exact\":\"yes\"}]", "rewards[0]: accuracy: \"exact\" should be true or false");
     refuses("[{\"name\":\"gsm8k\",\"method\":\"loose\"}]",
             "rewards[0]: gsm8k: \"method\" is \"loose\"; it can be strict, flexible");
