@@ -58,13 +58,13 @@ static float *packed(const kase *k, const tensor *t) {
     return x;
 }
 
-static status open_completions(kase *k, const tensor *prompt, const tensor *len) {
+static status open_completions(kase *k, const tensor *starts, const tensor *len) {
     k->first = take(k->n + 1, sizeof *k->first);
     k->ids = take(k->n, sizeof *k->ids);
     k->item = take(k->n, sizeof *k->item);
     for (int64_t i = 0; i < k->n; i++) {
         char name[40];
-        const int32_t total = integer(len, i), given = integer(prompt, i);
+        const int32_t total = integer(len, i), given = integer(starts, i);
         snprintf(name, sizeof name, "ids.%lld", (long long)i);
         const tensor *ids = need(k, name, DT_I32, total);
         if (!ids || given < 1 || total - given < 1 || total - given > k->width)
@@ -84,11 +84,11 @@ static status open_case(kase *k) {
     if (!rewards || !now || now->ndim != 2 || k->group < 1) return fail(&k->e, ERR_FORMAT, "no rewards");
     k->n = tensor_count(rewards);
     k->width = now->dim[1];
-    const tensor *prompt = need(k, "prompt_len", DT_I32, k->n), *len = need(k, "len", DT_I32, k->n),
+    const tensor *starts = need(k, "prompt_len", DT_I32, k->n), *len = need(k, "len", DT_I32, k->n),
                  *old = need(k, "logp_old", DT_F32, k->n * k->width),
                  *ref = need(k, "logp_ref", DT_F32, k->n * k->width);
-    if (!prompt || !len || !old || !ref) return ERR_FORMAT;
-    TRY(open_completions(k, prompt, len));
+    if (!starts || !len || !old || !ref) return ERR_FORMAT;
+    TRY(open_completions(k, starts, len));
     k->reward = take(k->n, sizeof *k->reward);
     k->advantage = take(k->n, sizeof *k->advantage);
     for (int64_t i = 0; i < k->n; i++) k->reward[i] = dtype_load(rewards->type, rewards->data, i);
