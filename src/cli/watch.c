@@ -36,17 +36,26 @@ static void add_rewards(str *s, const hadal_train_step *t) {
     str_puts(s, " tok/s");
 }
 
+/* What sampling has kept so far. */
+static void add_kept(str *s, const hadal_train_step *t) {
+    add(s, "pass rate", 100 * more(t, "pass_rate"), "%.1f %%");
+    add(s, "kept", more(t, "kept"), "%.0f");
+}
+
 /* "step 120/1000  loss 3.2101  12.3 K tok/s  ETA 3:20  lm 3.1001  ...": a narrow terminal cuts the end. */
 static void line_of(str *s, const watch *w, const hadal_train_step *t) {
     const bool rewarded = !isnan(more(t, "reward"));
     str_addf(s, "step %lld/%lld", (long long)t->step, (long long)t->steps);
     if (rewarded) add_rewards(s, t);
-    else str_addf(s, "  loss %.4f", t->loss);
+    else if (!isnan(t->loss)) str_addf(s, "  loss %.4f", t->loss);
     if (t->skipped) str_puts(s, "  SKIPPED");
     add(s, "val", t->validation_loss, "%.4f");
-    str_puts(s, "  ");
-    human_count(s, t->tokens_per_second);
-    str_puts(s, rewarded ? " trained tok/s" : " tok/s");
+    add_kept(s, t);
+    if (!isnan(t->tokens_per_second)) {
+        str_puts(s, "  ");
+        human_count(s, t->tokens_per_second);
+        str_puts(s, rewarded ? " trained tok/s" : " tok/s");
+    }
     if (t->step < t->steps) {
         str_puts(s, "  ETA ");
         human_time(s, w->rate * (double)(t->steps - t->step));
@@ -59,6 +68,7 @@ static void line_of(str *s, const watch *w, const hadal_train_step *t) {
     add(s, "vio", t->max_vio, "%.2f");
     if (!isnan(t->dropped)) str_addf(s, "  dropped %.1f %%", 100 * t->dropped);
     if (!isnan(t->mfu)) str_addf(s, "  MFU %.0f %%", 100 * t->mfu);
+    if (isnan(t->memory)) return;
     str_puts(s, "  ");
     human_bytes(s, t->memory);
 }
@@ -141,21 +151,34 @@ static int on_progress(void *arg, uint64_t done, uint64_t total, const char *wha
     return progress_call(&w->p, done, total, what);
 }
 
+static void put_trained(str *s, const json_t *j, bool stopped) {
+    const char *exported = json_string_value(json_object_get(j, "exported"));
+    str_addf(s, "%s after %lld steps and ", stopped ? "stopped" : "done",
+             (long long)json_integer_value(json_object_get(j, "steps")));
+    human_count(s, json_number_value(json_object_get(j, "tokens")));
+    str_addf(s, " tokens; checkpoints in %s", json_string_value(json_object_get(j, "folder")));
+    if (exported) str_addf(s, ", model in %s", exported);
+}
+
+static void put_sampled(str *s, const json_t *j, const char *output, bool stopped) {
+    str_addf(s, "%.0f of %.0f completions of %.0f prompts kept, ", json_number_value(json_object_get(j, "kept")),
+             json_number_value(json_object_get(j, "completions")), json_number_value(json_object_get(j, "prompts")));
+    human_count(s, json_number_value(json_object_get(j, "tokens")));
+    str_addf(s, " tokens; %s%s", stopped ? "stopped: not yet in " : "in ", output);
+}
+
 static int say(const watch_options *o, char *text) {
     json_t *j;
     str s = {0};
     int code = parse_own_json(&j, text);
     if (code) return code;
     const bool stopped = json_is_true(json_object_get(j, "stopped"));
+    const char *output = json_string_value(json_object_get(j, "output"));
     if (o->json) {
         print_json_line(j);
     } else {
-        const char *exported = json_string_value(json_object_get(j, "exported"));
-        str_addf(&s, "%s after %lld steps and ", stopped ? "stopped" : "done",
-                 (long long)json_integer_value(json_object_get(j, "steps")));
-        human_count(&s, json_number_value(json_object_get(j, "tokens")));
-        str_addf(&s, " tokens; checkpoints in %s", json_string_value(json_object_get(j, "folder")));
-        if (exported) str_addf(&s, ", model in %s", exported);
+        if (output) put_sampled(&s, j, output, stopped);
+        else put_trained(&s, j, stopped);
         if (stopped) str_puts(&s, "; the same command goes on");
         printf("%s\n", s.p ? s.p : "");
     }

@@ -8,13 +8,14 @@
 #include "post/loss.h"
 #include "train/job.h"
 
-enum { TEACHER_ROWS = 64 }; /* whose logits are held at once */
+enum { TEACHER_BYTES = 64 << 20, LEAST_ROWS = 64, MOST_ROWS = 1024, SESSIONS = 64 }; /* of logits held at once */
 
 typedef struct teacher { /* for a batch: its most likely tokens at each row that has a target */
     const train_config *c;
     model *m;
     engine *g;
-    session *s;
+    session *s[SESSIONS]; /* documents that are read together */
+    int64_t rows;         /* whose logits are held at once */
     arena *mem;
     int k;        /* of them */
     int32_t *ids; /* [rows][k] */
@@ -64,17 +65,42 @@ static bool any_target(const token_batch *b, int64_t first, int64_t end) {
     return false;
 }
 
-static status read_document(teacher *t, const token_batch *b, int64_t first, int64_t end, error *e) {
-    session_truncate(t->s, 0);
+static void keep_rows(const teacher *t, const token_batch *b, const session *s, int64_t first, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (b->target[first + i] >= 0) keep_row(t, s->logits + i * t->m->cfg.vocab_size, first + i);
+}
+
+/* A document that is longer than what is held at once: piece by piece. */
+static status read_long(teacher *t, const token_batch *b, int64_t first, int64_t end, error *e) {
+    session_truncate(t->s[0], 0);
     for (int64_t at = first; at < end;) {
-        const int64_t left = end - at, n = left < TEACHER_ROWS ? left : TEACHER_ROWS;
-        const int64_t want = any_target(b, at, at + n) ? n : 1;
+        const int64_t left = end - at, n = left < t->rows ? left : t->rows, want = any_target(b, at, at + n) ? n : 1;
         const int32_t *ids = b->ids + at;
-        TRY(sessions_extend(&t->s, 1, &ids, &n, &want, e));
-        for (int64_t i = 0; want == n && i < n; i++)
-            if (b->target[at + i] >= 0) keep_row(t, t->s->logits + i * t->m->cfg.vocab_size, at + i);
+        TRY(sessions_extend(&t->s[0], 1, &ids, &n, &want, e));
+        if (want == n) keep_rows(t, b, t->s[0], at, n);
         at += n;
     }
+    return OK;
+}
+
+/* Short documents together, as many as fit. *d: the next one. */
+static status read_short(teacher *t, const token_batch *b, int64_t *d, error *e) {
+    const int32_t *ids[SESSIONS];
+    int64_t n[SESSIONS], first[SESSIONS], rows = 0;
+    int count = 0;
+    for (; *d < b->n_docs && count < SESSIONS; ++*d) {
+        const int64_t at = b->doc[*d], length = b->doc[*d + 1] - at;
+        if (rows + length > t->rows) break;
+        if (!any_target(b, at, at + length)) continue;
+        session_truncate(t->s[count], 0);
+        first[count] = at;
+        ids[count] = b->ids + at;
+        n[count++] = length;
+        rows += length;
+    }
+    if (!count) return OK;
+    TRY(sessions_extend(t->s, count, ids, n, n, e));
+    for (int i = 0; i < count; i++) keep_rows(t, b, t->s[i], first[i], n[i]);
     return OK;
 }
 
@@ -84,8 +110,14 @@ static status begin(void *arg, const token_batch *b, error *e) {
     t->ids = arena_take(t->mem, (size_t)(b->n * t->k) * sizeof *t->ids);
     t->logp = arena_take(t->mem, (size_t)(b->n * t->k) * sizeof *t->logp);
     if (!t->ids || !t->logp) return fail(e, ERR_NOMEM, "memory is out");
-    for (int64_t d = 0; d < b->n_docs; d++)
-        if (any_target(b, b->doc[d], b->doc[d + 1])) TRY(read_document(t, b, b->doc[d], b->doc[d + 1], e));
+    for (int64_t d = 0; d < b->n_docs;) {
+        const int64_t first = b->doc[d], end = b->doc[d + 1];
+        if (end - first <= t->rows) TRY(read_short(t, b, &d, e));
+        else {
+            if (any_target(b, first, end)) TRY(read_long(t, b, first, end, e));
+            d++;
+        }
+    }
     return OK;
 }
 
@@ -134,7 +166,9 @@ static status open_judge(void *arg, job *j, token_loss *out, error *e) {
     if (c->distill.sft_weight > 0 && c->distill.temperature != 1)
         return fail(e, ERR_ARG, "distill.sft_weight wants distill.temperature 1: both use the same log-probabilities");
     TRY(engine_borrow(&t->g, t->m, j->t.q, MLA_CHEAPER, e));
-    TRY(session_open(&t->s, t->g, c->data.options.seq_len, e));
+    for (int i = 0; i < SESSIONS; i++) TRY(session_open(&t->s[i], t->g, c->data.options.seq_len, e));
+    t->rows = TEACHER_BYTES / (t->m->cfg.vocab_size * (int64_t)sizeof(float));
+    t->rows = t->rows < LEAST_ROWS ? LEAST_ROWS : t->rows > MOST_ROWS ? MOST_ROWS : t->rows;
     if (!(t->mem = arena_open(1 << 16))) return fail(e, ERR_NOMEM, "memory is out");
     t->k = c->distill.top_k < t->m->cfg.vocab_size ? c->distill.top_k : (int)t->m->cfg.vocab_size;
     *out = (token_loss){.temperature = (real)c->distill.temperature,
@@ -154,7 +188,7 @@ status distill_run(const train_config *c, const run_hooks *hooks, run_result *ou
     if (!c->distill.teacher)
         return fail(e, ERR_ARG, "distill.teacher is missing: whose distribution is to be learned?");
     status s = train_run_judged(c, &(run_judge){open_judge, &t}, hooks, out, e);
-    session_close(t.s);
+    for (int i = 0; i < SESSIONS; i++) session_close(t.s[i]);
     engine_close(t.g);
     model_close(t.m);
     arena_close(t.mem);

@@ -237,7 +237,7 @@ static status read_objects(const reader *r, const json_t *v, const char **out) {
     if (!json_is_array(v)) return bad(r, "should be a list of objects");
     for (size_t i = 0; i < json_array_size(v); i++)
         if (!json_is_object(json_array_get(v, i))) return bad(r, "entry %zu should be {name: ..., ...}", i + 1);
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENSURE_ASCII);
+    char *text = json_dumps(v, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(16));
     *out = text ? arena_copy(r->mem, text, strlen(text)) : NULL;
     free(text);
     return *out ? OK : no_memory(r);
