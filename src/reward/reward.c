@@ -1,5 +1,6 @@
 #include "reward/reward.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -46,6 +47,8 @@ void reward_note(const reward_context *c, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
     va_end(ap);
+    for (char *p = line; *p; p++)
+        if (iscntrl((unsigned char)*p)) *p = '?'; /* as in errors: what a program prints does not reach a terminal */
     c->note(c->arg, line);
 }
 

@@ -2,10 +2,10 @@
  *
  *   rewards: [{name: accuracy, needs: format}, {name: format, weight: 0.1, pattern: '^<think>...$'}]
  *
- * name says which function; weight (default 1) multiplies its score in the sum; `needs` names another reward of the
- * list: where that one's score is not positive, this one's is 0; `as` gives it another name in logs when a function is
- * used twice; all other members are the function's own and checked by it. `hadal grpo --rewards` prints the functions
- * and their members. */
+ * name says which function; weight (default 1) multiplies its score in the sum (0: it is only logged); `needs` names
+ * another reward of the list: where that one's score is not positive, this one's is 0; `as` gives it another name in
+ * logs when a function is used twice; all other members are the function's own and checked by it. `hadal grpo
+ * --rewards` prints the functions and their members. */
 #ifndef HADAL_REWARD_REWARD_H
 #define HADAL_REWARD_REWARD_H
 
@@ -38,7 +38,8 @@ const char *reward_name(const reward_set *s, int i); /* `as`, or the function's 
 
 /* n completions in groups of `group` neighbours (the last may be smaller); some functions compare inside a group.
  * scores: [n][reward_count]; total: [n], the weighted sums. NaN in scores: the function cannot tell (the right answer
- * does not parse, a program failed); total is then NaN, too, and such a completion should not be learned from. */
+ * does not parse, a program failed), or it needs one that cannot; total is then NaN, too (unless the weight is 0), and
+ * such a completion should not be learned from. Bytes that are not UTF-8 are U+FFFD to the functions. */
 status reward_score(reward_set *s, const reward_input *in, int64_t n, int64_t group, double *scores, double *total,
                     error *e);
 

@@ -17,6 +17,7 @@ static inline json_t *read_json(const char *text) {
 /* The set of a list as JSON text; the notes are counted in *notes (may be NULL). */
 static inline void count_note(void *arg, const char *line) {
     assert_non_null(strchr(line, ':')); /* the reward's name stands before it */
+    assert_null(strchr(line, '\n'));
     ++*(int *)arg;
 }
 
