@@ -10,7 +10,7 @@
 #include "train/checkpoint.h"
 
 /* convert.json marks a folder that was left unfinished. */
-static bool is_exported(const char *folder) {
+bool is_exported(const char *folder) {
     char *marker = path_join(folder, "convert.json");
     bool done = is_directory(folder) && !(marker && file_exists(marker));
     free(marker);
