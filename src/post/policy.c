@@ -142,6 +142,11 @@ static status join(policy *p, int64_t first, int64_t end, const int64_t *at, pol
                         .advantage = advantage,
                         .tokens = p->tokens,
                         .sequences = p->sequences};
+    if (p->o.kind == POLICY_BNPO) { /* the mean of the micro-batches' own means */
+        b->tokens = 0;
+        for (size_t k = 0; k < n; k++) b->tokens += (double)mask[k];
+        b->tokens *= (double)p->count;
+    }
     return OK;
 }
 
