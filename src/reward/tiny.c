@@ -23,7 +23,7 @@ static status score_tiny(void *state, const reward_input *in, int64_t n, int64_t
 
 const reward_kind reward_tiny_r1 = {
     .name = "tiny_r1",
-    .help =
-        "1 when the completion's <answer> is right for the row's \"prompt\" by the rule of its task (hadal data tiny-r1)",
+    .help = "1 when the completion's <answer> is right for the row's \"prompt\" by the rule of its task (hadal data "
+            "tiny-r1)",
     .score = score_tiny,
 };
