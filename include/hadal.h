@@ -268,16 +268,31 @@ HADAL_API int hadal_data(const char *kind, const char *out, const hadal_data_opt
 
 typedef struct hadal_eval_options {
     size_t size;
-    int limit;            /* prompts; 0: 200 */
-    const char *decoding; /* NULL: both; "greedy", "sampled" */
-    double temperature;   /* of sampled answers; 0: 1 */
+    int limit;            /* prompts (mmlu: of each subject); 0: all of the data, tiny-r1 200 */
+    const char *decoding; /* "greedy", "sampled"; NULL: tiny-r1 both; on data sampled when samples or a temperature are
+                             given, else greedy */
+    double temperature;   /* of sampled answers; 0: tiny-r1 1, on data 0.6 */
     int samples;          /* sampled answers a prompt; 0: 1 */
     uint64_t seed;        /* the same seed gives the same report */
     hadal_progress *progress;
     void *progress_arg;
+    /* Evaluations on data: */
+    const char *data;     /* file or folder (docs/eval.md) */
+    const char *examples; /* file with worked examples; NULL: one beside the data */
+    int shots;            /* worked examples before each question; 0: as usual for the task; -1: none */
+    int chat;             /* nonzero: through the chat template */
+    int thinking;         /* chat templates that have the choice: 1 thinks, -1 does not, 0: says nothing */
+    double top_p;         /* of sampled answers; 0: 0.95 */
+    int max_tokens;       /* of an answer; 0: as usual for the task */
+    int context;          /* tokens of prompt and answer; 0: the model's */
+    int sequences;        /* answers written at once; 0: 32 */
+    const char *output;   /* JSON lines of all prompts, answers and scores are written here; what the file has already is
+                             not asked again */
+    const char *prompt_member, *answer_member; /* jsonl: names in a row; NULL: "prompt", "answer" */
 } hadal_eval_options;
-/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:calc,add" .... json: the report of
- * docs/eval.md, owned by the caller. */
+/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:count"; on data: "gsm8k", "math", "mmlu",
+ * "mmlu:SUBJECT", "gpqa", "humaneval", "jsonl", "jsonl:exact", "jsonl:letter". json: the report of docs/eval.md, owned by
+ * the caller. */
 HADAL_API int hadal_eval(hadal_model *m, const char *task, const hadal_eval_options *o, char **json, hadal_error *e);
 
 /* An SVG page of the curves in the folder of a training run (its metrics.jsonl), written to `out`. */

@@ -50,20 +50,60 @@ static bool on_answers(void *arg, int64_t done, int64_t total) {
     return !o->progress || o->progress(o->progress_arg, (uint64_t)done, (uint64_t)total, "answers") == 0;
 }
 
-static status eval(hadal_model *m, const char *task, hadal_eval_options *o, char **json, error *e) {
+static const char *const ways[] = {"greedy", "sampled"};
+
+/* What nobody asked for is as the evaluation has it. */
+static status eval_ways(const evaluation *v, const hadal_eval_options *o, eval_options *x, error *e) {
     const char *way = o->decoding;
-    eval_options v = {.limit = o->limit ? o->limit : 200,
-                      .greedy = !way || !strcmp(way, "greedy"),
-                      .sampled = !way || !strcmp(way, "sampled"),
-                      .temperature = o->temperature != 0 ? o->temperature : 1,
-                      .samples = o->samples ? o->samples : 1,
-                      .seed = o->seed,
+    if (!way && !v->made_up) way = ways[o->temperature != 0 || o->samples > 1];
+    x->greedy = !way || !strcmp(way, ways[0]);
+    x->sampled = !way || !strcmp(way, ways[1]);
+    if (!x->greedy && !x->sampled) return fail(e, ERR_ARG, "decoding \"%s\": use greedy or sampled", way);
+    x->limit = o->limit ? o->limit : v->prompts;
+    x->temperature = o->temperature != 0 ? o->temperature : v->temperature;
+    x->top_p = o->top_p != 0 ? o->top_p : v->top_p;
+    x->samples = o->samples ? o->samples : 1;
+    x->shots = o->shots < 0 ? 0 : o->shots == 0 ? -1 : o->shots;
+    return OK;
+}
+
+static status eval_chat(const hadal_model *m, const hadal_eval_options *o, eval_options *x, json_t **variables,
+                        error *e) {
+    *variables = NULL;
+    if (!o->chat) return OK;
+    if (m->text.template_error)
+        return fail(e, ERR_UNSUPPORTED, "the checkpoint's chat template cannot be used: %s", m->text.template_error);
+    if (!o->thinking) return OK;
+    *variables = json_pack("{s:b, s:b}", "thinking", o->thinking > 0, "enable_thinking", o->thinking > 0);
+    x->chat_options = *variables;
+    return *variables ? OK : fail(e, ERR_NOMEM, "memory is out");
+}
+
+static status eval(hadal_model *m, const char *task, hadal_eval_options *o, char **json, error *e) {
+    const chat_format format = {m->text.template, m->text.model_type, m->text.tokenizer.t};
+    const evaluation *v;
+    eval_options x = {.seed = o->seed,
                       .progress = on_answers,
-                      .progress_arg = o};
-    json_t *report;
-    if (!v.greedy && !v.sampled) return fail(e, ERR_ARG, "decoding \"%s\": use greedy or sampled", way);
-    TRY(eval_run(m->g, m->text.tokenizer.t, task, &v, &report, e));
-    return api_json(report, json, e);
+                      .progress_arg = o,
+                      .data = o->data,
+                      .examples = o->examples,
+                      .chat = o->chat != 0,
+                      .format = &format,
+                      .max_tokens = o->max_tokens,
+                      .context = o->context,
+                      .sequences = o->sequences,
+                      .eos = m->text.eos,
+                      .n_eos = m->text.n_eos,
+                      .output = o->output,
+                      .prompt_member = o->prompt_member,
+                      .answer_member = o->answer_member};
+    json_t *variables, *report = NULL;
+    TRY(eval_find(&v, task, e));
+    TRY(eval_ways(v, o, &x, e));
+    status s = eval_chat(m, o, &x, &variables, e);
+    if (s == OK) s = eval_run(m->g, m->text.tokenizer.t, task, &x, &report, e);
+    json_decref(variables);
+    return s == OK ? api_json(report, json, e) : s;
 }
 
 int hadal_eval(hadal_model *m, const char *task, const hadal_eval_options *o, char **json, hadal_error *e) {

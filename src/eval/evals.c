@@ -3,11 +3,33 @@
 #include <math.h>
 #include <string.h>
 #include "base/str.h"
+#include "eval/tasks.h"
 #include "eval/tiny_r1.h"
 
+/* Sampled answers at 0.6 and 0.95: DeepSeek-R1 was evaluated so (its section 3). */
+#define ON_DATA .prompts = EVAL_ALL, .temperature = 0.6, .top_p = 0.95
+
 const evaluation evaluations[] = {
-    {"tiny-r1", "sums modulo 10 on prompts that are held out of training; tiny-r1:calc, tiny-r1:count: one kind",
-     tiny_r1_eval},
+    {.name = "tiny-r1",
+     .description = "sums modulo 10 on prompts that are held out of training; tiny-r1:calc, tiny-r1:count: one kind",
+     .run = tiny_r1_eval,
+     .prompts = 200,
+     .made_up = true,
+     .temperature = 1,
+     .top_p = 1},
+    {.name = "gsm8k", .description = "sums in words: strict match and flexible extract", .run = gsm8k_eval, ON_DATA},
+    {.name = "math", .description = "contest problems: answers that mean the same", .run = math_eval, ON_DATA},
+    {.name = "mmlu",
+     .description = "log-likelihood of the letters, per subject; mmlu:SUBJECT: one of them",
+     .run = mmlu_eval,
+     ON_DATA},
+    {.name = "gpqa", .description = "log-likelihood of the letters of any multiple choice", .run = gpqa_eval, ON_DATA},
+    {.name = "humaneval", .description = "Python functions that pass their tests", .run = humaneval_eval, ON_DATA},
+    {.name = "jsonl",
+     .description = "any prompts and answers: answers that mean the same; jsonl:exact: that are the same text; "
+                    "jsonl:letter: letters of choices",
+     .run = jsonl_eval,
+     ON_DATA},
     {0},
 };
 
@@ -20,29 +42,44 @@ static status unknown(const char *task, error *e) {
     return s;
 }
 
-static status check(const eval_options *o, error *e) {
+status eval_find(const evaluation **out, const char *task, error *e) {
+    const size_t n = strcspn(task, ":");
+    const evaluation *v = evaluations;
+    while (v->name && (strlen(v->name) != n || memcmp(v->name, task, n) != 0)) v++;
+    *out = v;
+    return v->name ? OK : unknown(task, e);
+}
+
+static status check_data(const char *task, const eval_options *o, error *e) {
+    if (!o->data) return fail(e, ERR_ARG, "%s needs its data: --data FILE or FOLDER", task);
+    if (o->greedy && o->sampled) return fail(e, ERR_ARG, "answers on data are greedy or sampled, not both");
+    if (o->chat && !o->format) return fail(e, ERR_ARG, "this checkpoint has no chat template");
+    if (!(o->top_p >= 0 && o->top_p <= 1)) return fail(e, ERR_ARG, "top-p should be from 0 to 1");
+    if (o->max_tokens < 0 || o->context < 0 || o->sequences < 0 || o->shots < -1)
+        return fail(e, ERR_ARG, "numbers of tokens, sequences and shots should not be negative");
+    return OK;
+}
+
+static status check(const evaluation *v, const char *task, const eval_options *o, error *e) {
     if (o->limit < 1) return fail(e, ERR_ARG, "an evaluation needs at least one prompt");
     if (o->sampled && (o->samples < 1 || !(o->temperature > 0) || !isfinite(o->temperature)))
         return fail(e, ERR_ARG, "sampled answers need samples >= 1 and a temperature above 0");
-    return o->greedy || o->sampled ? OK : fail(e, ERR_ARG, "neither greedy nor sampled answers are wanted");
+    if (!o->greedy && !o->sampled) return fail(e, ERR_ARG, "neither greedy nor sampled answers are wanted");
+    return v->made_up ? OK : check_data(task, o, e);
 }
 
 status eval_run(engine *g, const tokenizer *t, const char *task, const eval_options *o, json_t **out, error *e) {
-    const size_t n = strcspn(task, ":");
-    const evaluation *v = evaluations;
+    const evaluation *v;
+    const char *colon = strchr(task, ':');
     *out = NULL;
-    while (v->name && (strlen(v->name) != n || memcmp(v->name, task, n) != 0)) v++;
-    if (!v->name) return unknown(task, e);
-    TRY(check(o, e));
+    TRY(eval_find(&v, task, e));
+    TRY(check(v, task, o, e));
     if (!t) return fail(e, ERR_ARG, "this checkpoint has no tokenizer for the prompts");
     json_t *report = json_object();
-    if (!report || json_object_set_new(report, "task", json_string(task)) ||
-        json_object_set_new(report, "prompts", json_integer(o->limit)) ||
-        json_object_set_new(report, "seed", json_integer((json_int_t)o->seed))) {
-        json_decref(report);
-        return fail(e, ERR_NOMEM, "memory is out");
-    }
-    status s = v->run(g, t, task[n] ? task + n + 1 : NULL, o, report, e);
+    bool bad = !report || json_object_set_new(report, "task", json_string(task));
+    if (!bad && v->made_up) bad = json_object_set_new(report, "prompts", json_integer(o->limit)) != 0;
+    if (!bad) bad = json_object_set_new(report, "seed", json_integer((json_int_t)o->seed)) != 0;
+    status s = bad ? fail(e, ERR_NOMEM, "memory is out") : v->run(g, t, colon ? colon + 1 : NULL, o, report, e);
     if (s == OK) *out = report;
     else json_decref(report);
     return s;

@@ -190,7 +190,8 @@ static void refused(void **state) {
     json_t *j;
     error e = {0};
     assert_int_equal(eval_run(o.g, o.t, "tiny", &v, &j, &e), ERR_ARG);
-    assert_string_equal(e.text, "there is no evaluation \"tiny\", but: tiny-r1");
+    assert_string_equal(e.text, "there is no evaluation \"tiny\", but: tiny-r1, gsm8k, math, mmlu, gpqa, humaneval, "
+                                "jsonl");
     assert_int_equal(eval_run(o.g, o.t, "tiny-r1:signs", &v, &j, &e), ERR_ARG);
     assert_non_null(strstr(e.text, "\"signs\""));
     assert_int_equal(eval_run(o.g, NULL, "tiny-r1", &v, &j, &e), ERR_ARG);

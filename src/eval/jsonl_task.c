@@ -1,0 +1,97 @@
+/* jsonl: any file of JSON lines with a prompt and an answer, judged by one of these rules:
+ *
+ *   jsonl          the answer in the text (boxed, tagged, "the answer is", or the last number) means the same
+ *   jsonl:exact    what the model wrote, behind its thinking and without white space around it, is the same text
+ *   jsonl:letter   the letter of a multiple choice                                                                   */
+#include <string.h>
+#include "eval/ask.h"
+#include "eval/loading.h"
+#include "eval/tasks.h"
+#include "text/template_text.h"
+
+typedef enum form { MEANING, EXACT, LETTER } form;
+
+/* A text, or a number as it stands in the file. */
+static status add_answer(const json_t *v, const char *name, str *out, error *e) {
+    if (json_is_string(v)) str_add(out, json_string_value(v), json_string_length(v));
+    else if (json_is_integer(v)) str_addf(out, "%lld", (long long)json_integer_value(v));
+    else if (json_is_real(v)) str_addf(out, "%.17g", json_real_value(v));
+    else return fail(e, ERR_FORMAT, v ? "\"%s\" should be a text or a number" : "\"%s\" is missing", name);
+    return OK;
+}
+
+static status jsonl_item(const rows *r, int64_t i, const eval_options *o, item *out, error *e) {
+    const char *asked = o->prompt_member ? o->prompt_member : "prompt",
+               *answer = o->answer_member ? o->answer_member : "answer", *question_text;
+    const json_t *prompt = json_object_get(rows_at(r, i), asked);
+    TRY(add_answer(json_object_get(rows_at(r, i), answer), answer, &out->answer, e));
+    str_puts(&out->worked, out->answer.p ? out->answer.p : "");
+    if (json_is_array(prompt)) {
+        out->messages = prompt;
+        return OK;
+    }
+    TRY(rows_text(r, i, asked, &question_text, e));
+    str_puts(&out->asked, question_text);
+    return OK;
+}
+
+static status judge_meaning(const question *q, const char *completion, int rule, judgement *j, error *e) {
+    (void)rule, (void)e;
+    const bool found = answer_find(completion, ANSWER_ANY, &j->extracted);
+    j->verdict = found ? answer_equal(q->answer, j->extracted.p) : WRONG;
+    return OK;
+}
+
+static status judge_exact(const question *q, const char *completion, int rule, judgement *j, error *e) {
+    static const char end[] = "</think>";
+    (void)rule, (void)e;
+    for (const char *p; (p = strstr(completion, end));) completion = p + strlen(end);
+    const text given = text_strip((text){completion, strlen(completion)}, NULL, true, true),
+               right = text_strip((text){q->answer, strlen(q->answer)}, NULL, true, true);
+    str_add(&j->extracted, given.p, given.n);
+    j->verdict = given.n == right.n && memcmp(given.p, right.p, right.n) == 0 ? RIGHT : WRONG;
+    return OK;
+}
+
+static status judge_letter(const question *q, const char *completion, int rule, judgement *j, error *e) {
+    (void)rule, (void)e;
+    const bool found = answer_find(completion, ANSWER_LETTER, &j->extracted);
+    j->verdict = found && strcmp(j->extracted.p, q->answer) == 0 ? RIGHT : WRONG;
+    return OK;
+}
+
+static bool same_meaning(const char *a, const char *b) {
+    return answer_equal(a, b) == RIGHT;
+}
+
+static bool same_text(const char *a, const char *b) {
+    return strcmp(a, b) == 0;
+}
+
+static status form_of(const char *kind, form *out, error *e) {
+    if (!kind) *out = MEANING;
+    else if (!strcmp(kind, "exact")) *out = EXACT;
+    else if (!strcmp(kind, "letter")) *out = LETTER;
+    else return fail(e, ERR_ARG, "jsonl has no kind \"%s\", but: exact, letter", kind);
+    return OK;
+}
+
+status jsonl_eval(engine *g, const tokenizer *t, const char *kind, const eval_options *o, json_t *out, error *e) {
+    static const char *const files[] = {"test", "", NULL}, *const examples[] = {"train", NULL};
+    const loader load = {jsonl_item, files, examples, o->prompt_member ? o->prompt_member : "prompt"};
+    form f = MEANING;
+    TRY(form_of(kind, &f, e));
+    const ask_rules ask = {.max_tokens = o->chat ? 4096 : 1024,
+                           .judge = f == EXACT    ? judge_exact
+                                    : f == LETTER ? judge_letter
+                                                  : judge_meaning,
+                           .same = f == MEANING ? same_meaning : same_text};
+    json_t *shots = json_array();
+    questions q = {.o = o, .t = t, .shots = shots};
+    status s = load_shots(&load, o, o->shots < 0 ? 0 : o->shots, shots, e);
+    if (s == OK) s = load_questions(&load, o, 0, &q, NULL, e);
+    if (s == OK) s = ask_written(g, &q, &ask, out, e);
+    questions_close(&q);
+    json_decref(shots);
+    return s;
+}
