@@ -19,7 +19,8 @@ typedef struct child_plan {
     char *const *argv; /* ended by NULL */
     char *const *envp;
     const char *folder; /* it starts there; NULL: where the caller is */
-    bool shut_in;       /* with namespaces: files are read-only, but for the folder, which is memory of its own */
+    bool shut_in;       /* files are read-only but for the folder (without namespaces: since Linux 5.13), which with
+                           namespaces is memory of its own */
     int in, out, err;   /* its standard descriptors; it gets no others */
     double cpu_seconds; /* of each process; 0: no limit */
     const sandbox_limits *limits;

@@ -115,7 +115,7 @@ static status score_program(void *state, const reward_input *in, int64_t n, int6
 const reward_kind reward_program = {
     .name = "program",
     .help =
-        "the score that an outside program answers: one JSON document a line each way (docs/post-training.md). "
+        "the score that an outside program answers: one JSON document a line each way (docs/rewards.md). "
         "command: a list of words or one text, started where the run file is; seconds: for an answer (10); memory: "
         "bytes "
         "(no limit); network: false; batch: true sends all completions of a step at once. A program that fails costs "
