@@ -3,8 +3,6 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { FORMULA_BYTES = 4096 };
-
 static char small(char c) {
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
@@ -83,20 +81,6 @@ static bool find_tag(const char *text, str *out) {
     return open && give(out, open + 8, (size_t)(close - open - 8));
 }
 
-/* A formula between $ and $, \( and \), \[ and \], or $$ and $$ at p, no longer than an answer: its contents. */
-static bool formula_at(const char *p, const char *end, const char **from, const char **to) {
-    static const char *const marks[][2] = {{"$$", "$$"}, {"$", "$"}, {"\\(", "\\)"}, {"\\[", "\\]"}};
-    for (size_t i = 0; i < 4; i++) {
-        size_t n = strlen(marks[i][0]);
-        if (strncmp(p, marks[i][0], n) != 0) continue;
-        *from = p + n;
-        if (end - *from > FORMULA_BYTES) end = *from + FORMULA_BYTES;
-        for (*to = *from; *to < end && strncmp(*to, marks[i][1], n) != 0;) ++*to;
-        return *to<end && * to> * from;
-    }
-    return false;
-}
-
 static const char *answer_word(const char *p, const char *end) {
     static const char word[] = "answer";
     for (; p + 6 <= end; p++) {
@@ -107,18 +91,35 @@ static const char *answer_word(const char *p, const char *end) {
     return NULL;
 }
 
+enum { MARKS = 4 };
+
+static const char *const marks[MARKS][2] = {{"$$", "$$"}, {"$", "$"}, {"\\(", "\\)"}, {"\\[", "\\]"}};
+
+/* A formula at p: its end; NULL: none. closers[k] is the first closing mark k that has not been passed. */
+static const char *formula_at(const char *p, const char *end, const char *closers[MARKS], size_t *mark) {
+    for (size_t k = 0; k < MARKS; k++) {
+        size_t n = strlen(marks[k][0]);
+        if (strncmp(p, marks[k][0], n) != 0) continue;
+        if (closers[k] < p + n) closers[k] = p + n;
+        while (closers[k] < end && strncmp(closers[k], marks[k][1], n) != 0) closers[k]++;
+        *mark = n;
+        return closers[k] < end && closers[k] > p + n ? closers[k] : NULL;
+    }
+    return NULL;
+}
+
 /* The last formula that begins within 50 characters behind the word "answer". */
 static bool find_formula(const char *text, str *out) {
-    const char *end = text + strlen(text), *from, *to, *best = NULL, *best_end = NULL;
+    const char *end = text + strlen(text), *best = NULL, *best_end = NULL, *closers[MARKS] = {text, text, text, text};
+    size_t mark = 0;
     for (const char *p = text; (p = answer_word(p, end)); p++) {
-        const char *stop = end - p > 56 ? p + 56 : end;
-        for (const char *q = p + 6; q <= stop && q < end; q++)
-            if (formula_at(q, end, &from, &to)) {
-                best = from;
-                best_end = to;
-                p = to - 1;
-                break;
-            }
+        const char *stop = end - p > 56 ? p + 56 : end, *close = NULL;
+        const char *q = p + 6;
+        while (q <= stop && q < end && !(close = formula_at(q, end, closers, &mark))) q++;
+        if (!close) continue;
+        best = q + mark;
+        best_end = close;
+        p = close - 1;
     }
     return best && give(out, best, (size_t)(best_end - best));
 }

@@ -222,6 +222,23 @@ static verdict matrices_equal(side g, side t) {
     return v;
 }
 
+/* What stands left of "=" and is no claim: x, x_1, f(x), AB, |AB|, Area, (x, y). */
+static bool is_name(side a) {
+    const node *x = node_of(a);
+    switch (x->kind) {
+    case N_VAR:
+    case N_WORD: return true;
+    case N_FUNC: return x->op == F_ABS && is_name(child(a, 0));
+    case N_MUL: return is_name(child(a, 0)) && is_name(child(a, 1));
+    case N_TUPLE:
+    case N_LIST:
+        for (int i = 0, n = children(a); i < n; i++)
+            if (!is_name(child(a, i))) return false;
+        return true;
+    default: return false;
+    }
+}
+
 /* --- intervals --------------------------------------------------------------------------------------------------- */
 
 enum { INTERVALS = 64 };
@@ -252,7 +269,7 @@ static bool add_interval(union_of *u, side a, side b, bool has_low, bool has_hig
 /* a op variable, or variable op a turned around. */
 static bool half_line(union_of *u, side a, int op, side variable) {
     side none = {0};
-    if (kind_of(variable) != N_VAR || !number_is_constant(a) || !strchr("<>lg", op)) return false;
+    if (!is_name(variable) || !number_is_constant(a) || !strchr("<>lg", op)) return false;
     u->variable = variable;
     bool end = op == 'l' || op == 'g';
     return op == '<' || op == 'l' ? add_interval(u, a, none, end, false) : add_interval(u, none, a, false, end);
@@ -269,11 +286,11 @@ static bool inequality(union_of *u, side a) {
     int op = node_of(a)->op;
     side left = child(a, 0), right = child(a, 1);
     if (kind_of(left) != N_REL)
-        return kind_of(right) == N_VAR ? half_line(u, left, op, right) : half_line(u, right, turned(op), left);
+        return is_name(right) ? half_line(u, left, op, right) : half_line(u, right, turned(op), left);
     int first = node_of(left)->op;
     side low = child(left, 0), variable = child(left, 1);
     bool rising = strchr("<l", first) && strchr("<l", op), falling = strchr(">g", first) && strchr(">g", op);
-    if (kind_of(low) == N_REL || kind_of(variable) != N_VAR || (!rising && !falling)) return false;
+    if (kind_of(low) == N_REL || !is_name(variable) || (!rising && !falling)) return false;
     u->variable = variable;
     bool has_first = first == 'l' || first == 'g', has_second = op == 'l' || op == 'g';
     return rising ? add_interval(u, low, right, has_first, has_second)
@@ -362,7 +379,7 @@ static verdict intervals_equal(side g, side t) {
     bool tuples = kind_of(g) == N_TUPLE && kind_of(t) == N_TUPLE; /* with letters in them */
     bool read_g = intervals_of(&a, g, false), read_t = intervals_of(&b, t, false);
     if (tuples && !(read_g && read_t)) return lists_equal(g, t);
-    if (!read_g) return UNSURE;
+    if (!read_g) return is_interval(g) || kind_of(g) == N_TUPLE || kind_of(g) == N_REL ? UNSURE : WRONG;
     if (!read_t) return kind_of(t) == N_REL ? UNSURE : WRONG;
     verdict v = unions_equal(&a, &b);
     return v == RIGHT && may_be_point(g) && !may_be_point(t) ? UNSURE : v;
@@ -376,23 +393,6 @@ static verdict collections_equal(side g, side t) {
 }
 
 /* --- relations --------------------------------------------------------------------------------------------------- */
-
-/* What stands left of "=" and is no claim: x, x_1, f(x), AB, |AB|, Area, (x, y). */
-static bool is_name(side a) {
-    const node *x = node_of(a);
-    switch (x->kind) {
-    case N_VAR:
-    case N_WORD: return true;
-    case N_FUNC: return x->op == F_ABS && is_name(child(a, 0));
-    case N_MUL: return is_name(child(a, 0)) && is_name(child(a, 1));
-    case N_TUPLE:
-    case N_LIST:
-        for (int i = 0, n = children(a); i < n; i++)
-            if (!is_name(child(a, i))) return false;
-        return true;
-    default: return false;
-    }
-}
 
 /* Takes "name = ... = value" and "name in set" apart; an equation between equal numbers is their value, too. */
 static bool assignment(side a, side *name, side *value) {

@@ -197,6 +197,7 @@ static token text_token(const char *name_end) {
         n--;
     }
     while (n && s[n - 1] == ' ') n--;
+    if (n == 1 && (*s == 'e' || *s == 'i')) return (token){.kind = T_CONST, .op = *s, .s = s, .n = n, .end = end};
     if (joins(s, n)) return (token){.kind = T_OP, .op = ',', .s = s, .n = n, .end = end};
     return (token){.kind = T_TEXT, .s = s, .n = n, .end = end};
 }
@@ -553,11 +554,10 @@ static int sign_primary(parser *ps, int op) {
     }
 }
 
-/* A letter in \text{} or \mathrm{} is a variable or a constant; other words are not numbers. */
+/* A letter in \text{} or \mathrm{} is a variable; other words are not numbers. */
 static int text_letter(parser *ps, token k) {
     if (k.n != 1 || !letter(*k.s)) return 0;
     ps->p = k.end;
-    if (*k.s == 'e' || *k.s == 'i') return new_node(ps, N_CONST, *k.s, 0);
     return leaf(ps, N_VAR, 0, k.s, 1);
 }
 
@@ -674,9 +674,16 @@ static int product(parser *ps) {
     return a;
 }
 
+static bool has_variable(const parser *ps, int from) {
+    for (int i = from; i < ps->t->n; i++)
+        if (ps->t->nodes[i].kind == N_VAR) return true;
+    return false;
+}
+
 /* The words behind a number: a scale, or a unit up to the next sign that belongs to no unit. */
-static int with_unit(parser *ps, int a) {
+static int with_unit(parser *ps, int a, int nodes_before) {
     token k = look(ps);
+    if (k.kind == T_WORD && has_variable(ps, nodes_before)) return a; /* a sentence */
     if (k.kind == T_WORD || k.kind == T_TEXT) {
         const char *scale = unit_scale(k.s, (size_t)k.n);
         if (scale) {
@@ -713,6 +720,7 @@ static int with_unit(parser *ps, int a) {
 }
 
 static int sum(parser *ps) {
+    const int before = ps->t->n;
     static const char zero[] = "0";
     token money = look(ps);
     bool negative_money = false;
@@ -739,13 +747,13 @@ static int sum(parser *ps) {
     }
     if (a && has_money) {
         token w = look(ps);
-        if (w.kind == T_WORD || w.kind == T_TEXT) a = with_unit(ps, a); /* \$3 million, \$5 per hour */
+        if (w.kind == T_WORD || w.kind == T_TEXT) a = with_unit(ps, a, before); /* \$3 million, \$5 per hour */
         int x = one(ps, N_UNIT, 'k', a);
         ps->t->nodes[x].s = money.s;
         ps->t->nodes[x].n = money.n;
         return x;
     }
-    return a ? with_unit(ps, a) : 0;
+    return a ? with_unit(ps, a, before) : 0;
 }
 
 /* --- collections ------------------------------------------------------------------------------------------------- */

@@ -20,9 +20,10 @@ static const unit units[] = {
     {"yr", "year"},       {"mph", "mi/h"},     {"kmh", "km/h"},        {"kmph", "km/h"},     {"dollar", "$"},
     {"euro", "euro"},     {"cent", "cent"},    {"rupee", "rupee"},     {"degree", "degree"}, {"deg", "degree"},
     {"radian", "radian"}, {"rad", "radian"},   {"hectare", "hectare"}, {"acre", "acre"},     {"unit", NULL},
-    {"student", NULL},    {"people", NULL},    {"person", NULL},       {"apple", NULL},      {"coin", NULL},
-    {"digit", NULL},      {"way", NULL},       {"point", NULL},        {"value", NULL},      {"solution", NULL},
-    {"th", NULL},         {"nd", NULL},        {"rd", NULL},           {"st", NULL},
+    {"am", "am"},         {"pm", "pm"},        {"student", NULL},      {"people", NULL},     {"person", NULL},
+    {"apple", NULL},      {"coin", NULL},      {"digit", NULL},        {"way", NULL},        {"point", NULL},
+    {"value", NULL},      {"solution", NULL},  {"th", NULL},           {"nd", NULL},         {"rd", NULL},
+    {"st", NULL},
 };
 
 static const unit scales[] = {{"dozen", "12"},        {"hundred", "100"},        {"thousand", "1000"},
