@@ -37,6 +37,20 @@ typedef struct attn_step {
     void *p;             /* scratch of the same size */
 } attn_step;
 
+/* Attention of one token in F32 where ROW_HEADS heads or one less share the keys: too few to fill a panel. Scores are
+ * dot products along d_qk, in F32; the softmax takes all keys at once. */
+enum { ROW_HEADS = 4, ROW_KEYS = 512, ROW_DIMS = 16 };
+typedef struct attn_row {
+    const float *q; /* head h: q + h * d_qk */
+    int heads;
+    const float *k, *v;
+    int64_t k_stride, v_stride;
+    int64_t keys;      /* 1 .. ROW_KEYS */
+    int64_t d_qk, d_v; /* multiples of ROW_DIMS */
+    float scale;       /* times log2(e) */
+    float *o;          /* head h: o + h * d_v */
+} attn_row;
+
 /* The products of one compute type. Packed numbers are of `type`; 64-byte aligned. */
 typedef struct attn_product {
     dtype type;        /* F32 or BF16 */
@@ -75,6 +89,7 @@ typedef struct logit_sums {
 typedef struct attn_micro {
     attn_product product[2]; /* by compute */
 
+    void (*row)(const attn_row *a);                                       /* NULL: panels only */
     void (*blend)(float *o, float a, const float *x, float b, int64_t n); /* o = a o + b x */
     void (*scale)(float *o, const float *x, float a, int64_t n);          /* o = a x */
     /* out[c] = sum_j w[j] relu(s[j * stride + c]), c < width (a multiple of PANEL) */

@@ -378,12 +378,14 @@ static void run_split(queue *q, run *r, int64_t chunks, int64_t parts) {
     }
 }
 
-void flash_run(queue *q, const flash_job *job, int64_t jobs) {
+void flash_run(queue *q, flash_job *job, int64_t jobs) {
+    flash_rows(q, job, jobs);
     run r = {.m = q->attn, .p = &q->attn->product[q->compute]};
     int64_t threads = pool_threads(q->pool), chunks = 0;
     r.rows = choose_rows(r.p, job, jobs, threads);
     int64_t whole = list_blocks(job, jobs, false, r.rows, NULL);
     int64_t blocks = list_blocks(job, jobs, true, SPLIT_ROWS, NULL);
+    if (whole + blocks == 0) return;
     for (int64_t i = 0; i < jobs; i++) {
         memory work = {0}, part = {0};
         if (i > 0 && blocks == 0 && job[i].d_qk == job[i - 1].d_qk && job[i].d_v == job[i - 1].d_v) continue;

@@ -31,6 +31,11 @@ typedef struct flash_job {
     bool split; /* few queries: split the keys into chunks */
 } flash_job;
 
-void flash_run(queue *q, const flash_job *job, int64_t jobs);
+/* The jobs are changed. */
+void flash_run(queue *q, flash_job *job, int64_t jobs);
+
+/* Computes the queries that inner kernels take one by one (attn_row) and takes them off the jobs. Which ones depends on
+ * the heads and on what a query sees alone. */
+void flash_rows(queue *q, flash_job *job, int64_t jobs);
 
 #endif

@@ -55,7 +55,12 @@ static inline void pack_panel_lanes(float *panel, const void *const *rows, dtype
                                     bool round) {
     enum { PART = 64 };
     float part[PANEL][PART];
-    if (count < PANEL) memset(panel, 0, (size_t)d * PANEL * sizeof *panel);
+    for (int64_t i = 0; i < d * PANEL && count < PANEL; i += LANES) v_store(panel + i, v_zero());
+    if (count < PANEL && type == DT_F32 && !round) {
+        for (int r = 0; r < count; r++)
+            for (int64_t j = 0; j < d; j++) panel[j * PANEL + r] = ((const float *)rows[r])[j];
+        return;
+    }
     for (int64_t i = 0; i < d; i += PART) {
         int64_t n = d - i < PART ? d - i : PART;
         for (int r = 0; r < count; r++) load_row(part[r], row_at(rows[r], type, 1, i), type, n, round);

@@ -86,6 +86,15 @@ static inline void v_store_bf16(uint16_t *p, vec x) { /* nearest even; NaN stays
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
 }
 
+/* The sums of four vectors. */
+static inline __m128 v_sum4(vec a, vec b, vec c, vec d) {
+    vec ab = v_add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    vec cd = v_add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    vec x = v_add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+}
+
 #else
 
 enum { LANES = 8 };
@@ -169,6 +178,12 @@ static inline void v_store_bf16(uint16_t *p, vec x) { /* nearest even; NaN stays
     up = _mm256_srli_epi32(up, 16);
     __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1));
     _mm_storeu_si128((__m128i *)(void *)p, packed);
+}
+static inline __m128 v_sum4(vec a, vec b, vec c, vec d) {
+    vec ab = v_add(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    vec cd = v_add(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    vec x = v_add(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* Attention and rows with AVX-512: 16 lanes; and the selection of the largest scores. */
 #include "kernels/cpu/attn_lanes.h"
+#include "kernels/cpu/attn_row_lanes.h"
 #include "kernels/cpu/attn_train_lanes.h"
 #include "kernels/cpu/rows_lanes.h"
 
@@ -95,6 +96,7 @@ static void top_k(int32_t *keep, const float *score, int64_t n, int64_t k, uint3
 
 void avx512_attn(attn_micro *m) {
     fill_attn_lanes(m);
+    m->row = row_lanes;
     fill_rows_lanes(m);
     fill_attn_train_lanes(m);
     m->top_k = top_k;
