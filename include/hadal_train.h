@@ -72,6 +72,17 @@ typedef struct hadal_bench_train_options {
 } hadal_bench_train_options;
 HADAL_API int hadal_bench_train(const hadal_bench_train_options *o, char **json, hadal_error *e);
 
+/* Speed of GRPO: steps of rollout and update with made-up rewards. path: a model folder with a tokenizer. json:
+ * completions a second, tokens a second of rollout and update, and the share of each. */
+typedef struct hadal_bench_grpo_options {
+    size_t size;
+    const char *path, *precision, *kernels;               /* precision NULL: "f32" */
+    int threads, prompts, generations, max_tokens, steps; /* 0: all; 24; 8; 40; 10 */
+    hadal_progress *progress;
+    void *progress_arg;
+} hadal_bench_grpo_options;
+HADAL_API int hadal_bench_grpo(const hadal_bench_grpo_options *o, char **json, hadal_error *e);
+
 #ifdef __cplusplus
 }
 #endif

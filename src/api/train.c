@@ -4,6 +4,7 @@
 #include <string.h>
 #include "api/internal.h"
 #include "eval/bench_train.h"
+#include "post/bench_grpo.h"
 #include "post/distill.h"
 #include "post/dpo.h"
 #include "post/export.h"
@@ -134,13 +135,17 @@ int hadal_train_keys(char **text, hadal_error *e) {
     return api_result(s, &why, e);
 }
 
-static status bench(const hadal_bench_train_options *o, char **json, error *e) {
-    bench_train_options b = {.path = o->path, .tokens = o->tokens, .kernels = o->kernels};
+static status read_precision(const char *wanted, precision *out, error *e) {
     int kind = 0;
-    const char *wanted = o->precision ? o->precision : "bf16";
     while (kind < PRECISIONS && strcmp(precision_names[kind], wanted)) kind++;
     if (kind == PRECISIONS) return fail(e, ERR_ARG, "precision is \"%s\": use f32, bf16 or fp8", wanted);
-    b.precision = (precision)kind;
+    *out = (precision)kind;
+    return OK;
+}
+
+static status bench(const hadal_bench_train_options *o, char **json, error *e) {
+    bench_train_options b = {.path = o->path, .tokens = o->tokens, .kernels = o->kernels};
+    TRY(read_precision(o->precision ? o->precision : "bf16", &b.precision, e));
     b.threads = api_threads(o->threads);
     b.batch = o->batch ? o->batch : 4;
     b.seq_len = o->seq_len ? o->seq_len : 512;
@@ -158,5 +163,30 @@ int hadal_bench_train(const hadal_bench_train_options *given, char **json, hadal
     if (json) *json = NULL;
     api_options(&o, sizeof o, given);
     status s = o.path ? bench(&o, json, &why) : fail(&why, ERR_ARG, "no model was named");
+    return api_result(s, &why, e);
+}
+
+static status bench_policy(const hadal_bench_grpo_options *o, char **json, error *e) {
+    bench_grpo_options b = {.path = o->path,
+                            .kernels = o->kernels,
+                            .threads = api_threads(o->threads),
+                            .prompts = o->prompts ? o->prompts : 24,
+                            .generations = o->generations ? o->generations : 8,
+                            .max_tokens = o->max_tokens ? o->max_tokens : 40,
+                            .steps = o->steps ? o->steps : 10,
+                            .progress = o->progress,
+                            .arg = o->progress_arg};
+    json_t *j;
+    TRY(read_precision(o->precision ? o->precision : "f32", &b.precision, e));
+    TRY(bench_grpo(&b, &j, e));
+    return api_json(j, json, e);
+}
+
+int hadal_bench_grpo(const hadal_bench_grpo_options *given, char **json, hadal_error *e) {
+    hadal_bench_grpo_options o = {0};
+    error why;
+    if (json) *json = NULL;
+    api_options(&o, sizeof o, given);
+    status s = o.path ? bench_policy(&o, json, &why) : fail(&why, ERR_ARG, "no model was named");
     return api_result(s, &why, e);
 }

@@ -12,8 +12,8 @@
 typedef struct settings {
     int prompt, generate, depth, repeat;
     const char *threads, *compute, *kernels, *tokens;
-    int batch, seq_len, steps;
-    bool machine, train, json;
+    int batch, seq_len, steps, generations;
+    bool machine, train, grpo, json;
 } settings;
 static const settings defaults = {.prompt = 512, .generate = 64, .repeat = 3};
 
@@ -31,9 +31,13 @@ static const option rows[] = {
      "memory bandwidth and peak of matrix products, without a model"},
     {"train", 0, NULL, OPT_SWITCH, AT(train), 0, 0,
      "whole training steps of MODEL, a folder or a config.json; --compute may be fp8, too"},
+    {"grpo", 0, NULL, OPT_SWITCH, AT(grpo), 0, 0,
+     "steps of reinforcement learning of MODEL, rollout and update; --batch: prompts (24), --generate: most tokens "
+     "(40)"},
+    {"generations", 0, "N", OPT_INT, AT(generations), 1, 1 << 16, "--grpo: completions of a prompt; default 8"},
     {"batch", 'b', "N", OPT_INT, AT(batch), 1, 1 << 20, "--train: rows of a step; default 4"},
     {"seq-len", 0, "N", OPT_INT, AT(seq_len), 2, 1 << 24, "--train: tokens of a row; default 512"},
-    {"steps", 0, "N", OPT_INT, AT(steps), 1, 1 << 20, "--train: steps that are measured; default 10"},
+    {"steps", 0, "N", OPT_INT, AT(steps), 1, 1 << 20, "--train, --grpo: steps that are measured; default 10"},
     {"tokens", 0, "FILE.bin", OPT_TEXT, AT(tokens), 0, 0, "--train: rows from this file; default: random tokens"},
     {"json", 0, NULL, OPT_SWITCH, AT(json), 0, 0, "JSON: a list with an object for each number of threads"},
     {0},
@@ -105,15 +109,36 @@ static int measure_training(const settings *o, const char *path, int threads, js
     return st ? report(&e) : parse_own_json(out, text);
 }
 
+static int measure_grpo(const settings *o, const char *path, int threads, json_t **out) {
+    hadal_error e = {0};
+    char *text = NULL;
+    progress p = {.what = "measuring"};
+    const hadal_bench_grpo_options b = {.size = sizeof b,
+                                        .path = path,
+                                        .precision = o->compute,
+                                        .kernels = o->kernels,
+                                        .threads = threads,
+                                        .prompts = o->batch,
+                                        .generations = o->generations,
+                                        .max_tokens = o->generate == defaults.generate ? 0 : o->generate,
+                                        .steps = o->steps,
+                                        .progress = progress_call,
+                                        .progress_arg = &p};
+    int st = hadal_bench_grpo(&b, &text, &e);
+    progress_end(&p);
+    return st ? report(&e) : parse_own_json(out, text);
+}
+
 static int measure(const settings *o, char **args, int threads, json_t **out) {
     if (o->machine) return measure_machine(o, threads, out);
+    if (o->grpo) return measure_grpo(o, args[0], threads, out);
     return o->train ? measure_training(o, args[0], threads, out) : measure_model(o, args[0], threads, out);
 }
 
 static int run(void *given, int n, char **args) {
     const settings *o = given;
     int threads[MOST_THREADS], many;
-    if (!o->train && o->compute && !strcmp(o->compute, "fp8")) return wrong("--compute fp8 is for --train");
+    if (!o->train && !o->grpo && o->compute && !strcmp(o->compute, "fp8")) return wrong("--compute fp8 is for --train");
     if (o->machine && n) return wrong("--machine measures no model; try 'hadal bench --help'");
     if (!o->machine && !n) return wrong("MODEL is missing; try 'hadal bench --help'");
     if (!o->prompt && !o->generate) return wrong("--prompt 0 --generate 0 leaves nothing to measure");
@@ -146,6 +171,7 @@ const command command_bench = {
     .examples = "hadal bench ./DeepSeek-V2-Lite\n"
                 "hadal bench ./DeepSeek-V2-Lite --prompt 2048 --generate 128 --threads 1,8,32 --json\n"
                 "hadal bench --train ./config.json --batch 4 --seq-len 512 --compute f32\n"
+                "hadal bench --grpo models/tiny --threads 1,2\n"
                 "hadal bench --machine",
     .groups = {{"Options", rows, 0}},
     .max_args = 1,

@@ -68,9 +68,10 @@ status roller_open(roller *r, const train_config *c, engine *g, const tokenizer 
     json_t *list = NULL;
     const char *text = c->rollout.rewards ? c->rollout.rewards : "[]";
     TRY(json_parse(&list, text, strlen(text), "rollout.rewards", e));
-    status s = required && !json_array_size(list)
-                   ? fail(e, ERR_ARG, "rollout.rewards is missing: what is a completion worth? (docs/rewards.md)")
-                   : reward_set_open(&r->rewards, list, NULL, note, arg, e);
+    status s = OK;
+    if (json_array_size(list)) s = reward_set_open(&r->rewards, list, NULL, note, arg, e);
+    else if (required)
+        s = fail(e, ERR_ARG, "rollout.rewards is missing: what is a completion worth? (docs/rewards.md)");
     json_decref(list);
     return s;
 }
@@ -189,7 +190,7 @@ static status score_all(roller *r, rollout *out, int generations, error *e) {
                                .max_tokens = most && most < room ? most : room,
                                .finished = x->finished};
     }
-    if (s == OK) s = reward_score(r->rewards, in, out->n, generations, out->scores, total, e);
+    if (s == OK && rewards) s = reward_score(r->rewards, in, out->n, generations, out->scores, total, e);
     for (int64_t i = 0; s == OK && i < out->n; i++) {
         out->list[i].reward = total[i];
         out->list[i].score = out->scores + i * rewards;

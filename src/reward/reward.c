@@ -194,7 +194,7 @@ void reward_set_close(reward_set *s) {
 }
 
 int reward_count(const reward_set *s) {
-    return s->n;
+    return s ? s->n : 0;
 }
 
 const char *reward_name(const reward_set *s, int i) {

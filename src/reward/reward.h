@@ -33,7 +33,7 @@ status reward_set_open(reward_set **out, const json_t *list, const char *folder,
                        void (*note)(void *arg, const char *line), void *arg, error *e);
 void reward_set_close(reward_set *s); /* accepts NULL */
 
-int reward_count(const reward_set *s);
+int reward_count(const reward_set *s); /* NULL: none */
 const char *reward_name(const reward_set *s, int i); /* `as`, or the function's name */
 
 /* n completions in groups of `group` neighbours (the last may be smaller); some functions compare inside a group.
