@@ -376,7 +376,10 @@ static void stop_texts_and_end_tokens(void **state) {
         const int32_t *ids = whole->a[0][k].ids, eos = ids[20];
         tokenizer_decode(words, ids + 9, 4, true, &piece);
         const char *stop[] = {"never to be found", piece.p};
-        if (!piece.p || !*piece.p) continue;
+        if (!piece.p || !*piece.p) {
+            str_free(&piece);
+            continue;
+        }
         answer_options o = options(1.2f, 3);
         o.stop = stop, o.n_stop = 2, o.tokenizer = words, o.eos = &eos, o.n_eos = 1;
         record *x = run(g, &r, 1, o);
