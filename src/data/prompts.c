@@ -39,21 +39,29 @@ static const json_t *find_answer(const json_t *row) {
     return json_is_string(v) || json_is_number(v) ? v : NULL;
 }
 
+/* With the fewest digits that give the same number again: 0.1, not 0.10000000000000001. */
+static const char *write_number(const json_t *v, char out[40]) {
+    const double x = json_number_value(v);
+    if (json_is_integer(v)) snprintf(out, 40, "%lld", (long long)json_integer_value(v));
+    else
+        for (int digits = 15; digits <= 17; digits++)
+            if (snprintf(out, 40, "%.*g", digits, x) > 0 && strtod(out, NULL) == x) break;
+    return out;
+}
+
 static status keep_answer(const reader *r, const json_t *row, const char **out) {
     const json_t *v = find_answer(row);
-    const char *text = json_string_value(v), *at = text;
     char number[40];
+    const char *text = json_string_value(v), *at = text || !v ? text : write_number(v, number);
     *out = NULL;
     if (!v) return OK;
-    if (json_is_integer(v)) snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v)), at = number;
-    else if (json_is_number(v)) snprintf(number, sizeof number, "%.17g", json_number_value(v)), at = number;
     for (const char *p = text; p && (p = strstr(p, "#### ")); p++) at = p + strlen("#### ");
     *out = arena_copy(r->p->mem, at, strlen(at));
     return *out ? OK : no_memory(r);
 }
 
-/* The question as a text, or NULL and *messages. *raw: it stands as it is when the form is auto. */
-static const char *find_question(const json_t *row, const json_t **messages, bool *raw) {
+/* The question, a text, or NULL and *messages. *raw: it stands as it is when the form is auto. */
+static const json_t *find_question(const json_t *row, const json_t **messages, bool *raw) {
     static const char *const names[] = {"prompt", "question", "problem", "input"};
     *messages = json_object_get(row, "messages");
     *raw = false;
@@ -63,7 +71,7 @@ static const char *find_question(const json_t *row, const json_t **messages, boo
         if (!v) continue;
         *raw = i == 0 && json_is_string(v);
         *messages = json_is_array(v) ? v : NULL;
-        return json_string_value(v);
+        return json_is_string(v) ? v : NULL;
     }
     return NULL;
 }
@@ -155,11 +163,14 @@ static status add_row(reader *r, json_t *row) {
     str text = {0};
     json_t *rendered = NULL;
     if (!json_is_object(row)) return fail(r->e, ERR_FORMAT, "should be a JSON object");
-    const char *question = find_question(row, &messages, &raw);
+    const json_t *asked = find_question(row, &messages, &raw);
+    const char *question = json_string_value(asked);
     if (!question && !json_is_array(messages))
         return fail(r->e, ERR_FORMAT,
                     "nothing is asked: a row should have \"messages\", \"prompt\", \"question\", "
                     "\"problem\" or \"input\"");
+    if (question && strlen(question) != json_string_length(asked))
+        return fail(r->e, ERR_FORMAT, "the question holds a NUL character");
     if (form == PROMPT_RAW && !question) return fail(r->e, ERR_FORMAT, "messages, but rollout.prompt is raw");
     const bool as_is = form == PROMPT_RAW || (form == PROMPT_AUTO && question && (raw || !r->rows.has_chat));
     status s = OK;
