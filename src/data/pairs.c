@@ -104,6 +104,10 @@ static status read_file(reader *r, const char *path) {
         s = json_parse(&row, line.p, line.n, name, r->e);
         if (s == OK && (s = add_row(r, row)) != OK) wrap(r->e, "%s", name);
         json_decref(row);
+        if (s == ERR_FORMAT && r->o->skip_damaged) {
+            if (r->o->note) r->o->note(r->o->arg, r->e->text);
+            s = OK;
+        }
         if (s == OK && r->o->progress && r->o->progress(r->o->arg, lines_done(l), lines_size(l), "reading pairs"))
             s = fail(r->e, ERR_CANCELLED, "cancelled");
     }
