@@ -19,7 +19,7 @@ typedef struct condition { /* of sample.where */
 } condition;
 
 typedef struct tally { /* also the state of a run that was stopped */
-    int64_t prompts, completions, correct, kept, tokens, bytes;
+    int64_t prompts, completions, judged, correct, kept, tokens, bytes;
     double reward;
 } tally;
 
@@ -48,10 +48,10 @@ static status save_progress(sampler_run *r) {
     const tally *t = &r->t;
     if (fflush(r->out) != 0 || fsync(fileno(r->out)) != 0)
         return fail(r->e, ERR_IO, "%s: cannot write: %s", r->partial, strerror(errno));
-    json_t *j = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "run", r->identity, "prompts",
-                          (json_int_t)t->prompts, "completions", (json_int_t)t->completions, "correct",
-                          (json_int_t)t->correct, "kept", (json_int_t)t->kept, "tokens", (json_int_t)t->tokens, "bytes",
-                          (json_int_t)t->bytes, "reward", t->reward);
+    json_t *j = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "run", r->identity, "prompts",
+                          (json_int_t)t->prompts, "completions", (json_int_t)t->completions, "judged",
+                          (json_int_t)t->judged, "correct", (json_int_t)t->correct, "kept", (json_int_t)t->kept,
+                          "tokens", (json_int_t)t->tokens, "bytes", (json_int_t)t->bytes, "reward", t->reward);
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     status s = text ? file_save(r->progress, text, strlen(text), r->e) : no_memory(r);
     free(text);
@@ -67,6 +67,7 @@ static status load_progress(sampler_run *r) {
     const bool same = run && strcmp(run, r->identity) == 0;
     t->prompts = json_integer_value(json_object_get(j, "prompts"));
     t->completions = json_integer_value(json_object_get(j, "completions"));
+    t->judged = json_integer_value(json_object_get(j, "judged"));
     t->correct = json_integer_value(json_object_get(j, "correct"));
     t->kept = json_integer_value(json_object_get(j, "kept"));
     t->tokens = json_integer_value(json_object_get(j, "tokens"));
@@ -74,24 +75,19 @@ static status load_progress(sampler_run *r) {
     t->reward = json_number_value(json_object_get(j, "reward"));
     json_decref(j);
     if (!same)
-        return fail(r->e, ERR_ARG,
-                    "%s was begun by another run file, model or data: remove it and %s, or take another sample.output",
-                    r->partial, r->progress);
+        return fail(r->e, ERR_ARG, "%s was begun with other settings: remove it, or take another sample.output",
+                    r->partial);
     return OK;
 }
 
-/* Settings that decide which rows are written. */
+/* All settings but those that change no row. */
 static status identify(sampler_run *r) {
+    train_config c = *r->c;
     str s = {0};
-    const train_config *c = r->c;
-    str_addf(&s, "%s %llu %g %g %g %d %lld %d %d %d %g %g %g %d %s", c->model.path, (unsigned long long)c->rollout.seed,
-             c->rollout.temperature, c->rollout.top_p, c->rollout.min_p, c->rollout.top_k,
-             (long long)c->rollout.max_tokens, c->sample.samples, (int)c->sample.keep, c->sample.most,
-             c->sample.threshold, c->sample.pass_from, c->sample.pass_to, c->sample.distinct,
-             c->rollout.rewards ? c->rollout.rewards : "");
-    for (int i = 0; i < c->data.train.n; i++) str_addf(&s, " %s", c->data.train.item[i]);
-    for (int i = 0; i < c->sample.where.n; i++) str_addf(&s, " %s", c->sample.where.item[i]);
-    status st = str_check(&s, r->e);
+    c.training.threads = 0;
+    c.rollout.sequences = 1;
+    c.sample.output = c.checkpoint.folder = NULL;
+    status st = train_config_write(&c, &s, r->e);
     if (st == OK) r->identity = str_take(&s);
     str_free(&s);
     return st == OK && !r->identity ? no_memory(r) : st;
@@ -108,10 +104,14 @@ static status open_output(sampler_run *r) {
     r->partial = str_take(&a);
     r->progress = str_take(&b);
     if (!r->partial || !r->progress) return no_memory(r);
-    if (file_exists(r->progress)) TRY(load_progress(r));
+    if (file_exists(r->partial) && file_exists(r->progress)) TRY(load_progress(r));
     r->out = fopen(r->partial, r->t.bytes ? "r+b" : "wb");
-    if (!r->out || ftruncate(fileno(r->out), r->t.bytes) != 0 || fseeko(r->out, r->t.bytes, SEEK_SET) != 0)
+    if (!r->out || fseeko(r->out, 0, SEEK_END) != 0)
         return fail(r->e, ERR_IO, "%s: cannot open: %s", r->partial, strerror(errno));
+    if (ftello(r->out) < r->t.bytes)
+        return fail(r->e, ERR_FORMAT, "%s is shorter than it was: remove it, and all is sampled again", r->partial);
+    if (ftruncate(fileno(r->out), r->t.bytes) != 0 || fseeko(r->out, r->t.bytes, SEEK_SET) != 0)
+        return fail(r->e, ERR_IO, "%s: cannot write: %s", r->partial, strerror(errno));
     return OK;
 }
 
@@ -261,7 +261,9 @@ static status write_group(sampler_run *r, const completion *group, int n, arena 
     if (!chosen) return no_memory(r);
     for (int i = 0; i < n; i++) {
         correct += is_correct(r, &group[i]);
-        if (isfinite(group[i].reward)) r->t.reward += group[i].reward;
+        if (!isfinite(group[i].reward)) continue;
+        r->t.judged++;
+        r->t.reward += group[i].reward;
     }
     const double pass_rate = (double)correct / n;
     choose(r, group, n, pass_rate, chosen);
@@ -366,7 +368,7 @@ status sample_run(const train_config *c, const run_hooks *hooks, run_result *out
                                  {"completions", (double)t->completions},
                                  {"kept", (double)t->kept},
                                  {"pass_rate", (double)t->correct / n},
-                                 {"reward", t->reward / n}};
+                                 {"reward", t->judged ? t->reward / (double)t->judged : NAN}};
     out->tokens = (double)t->tokens;
     for (size_t i = 0; i < sizeof more / sizeof *more; i++)
         if (isfinite(more[i].value)) out->more[out->n_more++] = more[i];
