@@ -2,30 +2,15 @@
 
 #include <stdint.h>
 #include <string.h>
-
-static char small(char c) {
-    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
-}
-
-static bool digit(char c) {
-    return c >= '0' && c <= '9';
-}
-
-static bool letter(char c) {
-    return small(c) >= 'a' && small(c) <= 'z';
-}
-
-static bool blank(char c) {
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
+#include "reward/answer_chars.h"
 
 /* *out becomes p[n] without blanks around it. */
 static bool give(str *out, const char *p, size_t n) {
-    while (n && blank(*p)) {
+    while (n && is_blank(*p)) {
         p++;
         n--;
     }
-    while (n && blank(p[n - 1])) n--;
+    while (n && is_blank(p[n - 1])) n--;
     out->n = 0;
     str_add(out, p, n);
     return !out->failed;
@@ -45,7 +30,7 @@ static const char *last(const char *text, const char *end, const char *what) {
 static const char *box_brace(const char *p) {
     size_t n = strncmp(p, "\\boxed", 6) == 0 ? 6 : strncmp(p, "\\fbox", 5) == 0 ? 5 : 0;
     if (!n) return NULL;
-    for (p += n; blank(*p); p++) {}
+    for (p += n; is_blank(*p); p++) {}
     return *p == '{' ? p : NULL;
 }
 
@@ -85,7 +70,7 @@ static const char *answer_word(const char *p, const char *end) {
     static const char word[] = "answer";
     for (; p + 6 <= end; p++) {
         size_t i = 0;
-        while (i < 6 && small(p[i]) == word[i]) i++;
+        while (i < 6 && to_small(p[i]) == word[i]) i++;
         if (i == 6) return p;
     }
     return NULL;
@@ -127,26 +112,27 @@ static bool find_formula(const char *text, str *out) {
 /* The last number: sign, digits with commas between thousands, a fraction after a point, /digits. */
 static bool find_number(const char *text, str *out) {
     const char *p = text + strlen(text);
-    while (p > text && !digit(p[-1])) p--;
+    while (p > text && !is_digit(p[-1])) p--;
     if (p == text) return false;
     const char *end = p;
-    while (p > text && (digit(p[-1]) || (strchr(",./", p[-1]) && p - 1 > text && digit(p[-2]) && digit(*p)))) p--;
+    while (p > text && (is_digit(p[-1]) || (strchr(",./", p[-1]) && p - 1 > text && is_digit(p[-2]) && is_digit(*p))))
+        p--;
     for (const char *c; (c = memchr(p, ',', (size_t)(end - p)));) { /* 1,234 is one number, 1,2 two */
         const char *q = c + 1;
-        while (q < end && digit(*q)) q++;
+        while (q < end && is_digit(*q)) q++;
         const char *before = c;
-        while (before > p && digit(before[-1])) before--;
+        while (before > p && is_digit(before[-1])) before--;
         if (q - c == 4 && c - before <= 3) {
             const char *rest = q;
-            while (rest < end && *rest == ',' && end - rest >= 4 && digit(rest[1]) && digit(rest[2]) &&
-                   digit(rest[3]) && (rest + 4 == end || !digit(rest[4])))
+            while (rest < end && *rest == ',' && end - rest >= 4 && is_digit(rest[1]) && is_digit(rest[2]) &&
+                   is_digit(rest[3]) && (rest + 4 == end || !is_digit(rest[4])))
                 rest += 4;
             if (rest == end || *rest != ',') break;
         }
         p = c + 1;
     }
-    if (p > text && p[-1] == '.' && (p - 1 == text || !letter(p[-2]))) p--; /* .5 */
-    if (p > text && p[-1] == '-' && (p - 1 == text || (!digit(p[-2]) && !letter(p[-2]) && p[-2] != ')'))) p--;
+    if (p > text && p[-1] == '.' && (p - 1 == text || !is_letter(p[-2]))) p--; /* .5 */
+    if (p > text && p[-1] == '-' && (p - 1 == text || (!is_digit(p[-2]) && !is_letter(p[-2]) && p[-2] != ')'))) p--;
     return give(out, p, (size_t)(end - p));
 }
 
@@ -162,7 +148,7 @@ static bool find_sentence(const char *text, str *out) {
     if (!from) return false;
     while (*from == ' ' || *from == ':' || *from == '*' || *from == '\n') from++;
     const char *to = from;
-    while (*to && *to != '\n' && !(*to == '.' && (!to[1] || blank(to[1]) || to[1] == '*'))) to++;
+    while (*to && *to != '\n' && !(*to == '.' && (!to[1] || is_blank(to[1]) || to[1] == '*'))) to++;
     while (to > from && (to[-1] == '*' || to[-1] == ' ')) to--;
     return to > from && give(out, from, (size_t)(to - from));
 }
@@ -178,12 +164,12 @@ static char lone_letter(const char *p, bool any_case) {
     for (;;) {
         if (strncmp(p, "\\text", 5) == 0 || strncmp(p, "\\mathrm", 7) == 0 || strncmp(p, "\\mathbf", 7) == 0 ||
             strncmp(p, "\\boxed", 6) == 0)
-            for (p++; letter(*p); p++) {}
+            for (p++; is_letter(*p); p++) {}
         else if (*p && strchr(" \t\n(*{$[\"'", *p)) p++;
         else break;
     }
     char c = any_case && *p >= 'a' && *p <= 'j' ? (char)(*p - 32) : *p;
-    return choice(c) && !letter(p[1]) && !digit(p[1]) && p[1] != '_' && p[1] != '\'' ? c : 0;
+    return choice(c) && !is_letter(p[1]) && !is_digit(p[1]) && p[1] != '_' && p[1] != '\'' ? c : 0;
 }
 
 /* "Answer: X", "the answer is (X)", the last of them. A letter that is a word of a sentence ("answer is A cat") is
@@ -194,7 +180,7 @@ static char letter_behind_answer(const char *text) {
     for (const char *p = text; (p = answer_word(p, end)); p++) {
         const char *q = p + 6;
         while (*q == ' ' || *q == '*') q++;
-        if (strncmp(q, "is", 2) == 0 && !letter(q[2])) q += 2;
+        if (strncmp(q, "is", 2) == 0 && !is_letter(q[2])) q += 2;
         else if (*q != ':' && *q != '=') continue;
         while (*q == ' ' || *q == ':' || *q == '=' || *q == '*' || *q == '\n') q++;
         static const char *const words[] = {"option ", "choice ", "Option ", "Choice "};
@@ -203,8 +189,8 @@ static char letter_behind_answer(const char *text) {
         char c = lone_letter(q, *q == '(');
         if (!c) continue;
         const char *behind = q;
-        while (*behind && small(*behind) != small(c)) behind++;
-        if (behind[1] == ' ' && letter(behind[2]) && *q != '(' && *q != '*') continue;
+        while (*behind && to_small(*behind) != to_small(c)) behind++;
+        if (behind[1] == ' ' && is_letter(behind[2]) && *q != '(' && *q != '*') continue;
         found = c;
     }
     return found;
@@ -249,7 +235,7 @@ bool answer_find(const char *text, answer_place place, str *out) {
 enum { GSM8K_CHARACTERS = 300 };
 
 static bool of_number(char c) {
-    return digit(c) || c == '.' || c == ',';
+    return is_digit(c) || c == '.' || c == ',';
 }
 
 /* The last 300 characters (of UTF-8). */

@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include "reward/answer.h"
+#include "reward/answer_chars.h"
 
 typedef struct symbol {
     const char *utf8, *latex;
@@ -24,10 +25,6 @@ static const symbol *symbol_at(const char *p) {
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++)
         if (strncmp(p, symbols[i].utf8, strlen(symbols[i].utf8)) == 0) return &symbols[i];
     return NULL;
-}
-
-static bool space(char c) {
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
 /* A lone $ is money; in pairs they are delimiters. */
@@ -66,7 +63,7 @@ static bool escaped(const char *p, size_t n) {
 }
 
 static bool around(char c) {
-    return space(c) || c == '*';
+    return is_blank(c) || c == '*';
 }
 
 /* Cuts off blanks and stars of markdown on both sides and one full stop or comma at the end: "1, 2, ..." stays. */

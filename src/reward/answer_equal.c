@@ -210,16 +210,33 @@ static verdict lists_equal(side g, side t) {
     return v;
 }
 
+/* The entries of a matrix row by row, or the elements of another collection. */
+static sides entries(side m) {
+    if (kind_of(m) != N_MATRIX) return elements(m);
+    sides all_of = {0};
+    int rows = children(m), n = 0;
+    for (int r = 0; r < rows; r++) n += children(child(m, r));
+    all_of.a = malloc((size_t)n * sizeof *all_of.a);
+    for (int r = 0; all_of.a && r < rows; r++)
+        for (int k = 0, columns = children(child(m, r)); k < columns; k++) all_of.a[all_of.n++] = child(child(m, r), k);
+    return all_of;
+}
+
+static bool same_shape(side g, side t) {
+    bool same = kind_of(g) == kind_of(t) && children(g) == children(t);
+    for (int r = 0, rows = children(g); same && r < rows; r++) same = children(child(g, r)) == children(child(t, r));
+    return same;
+}
+
+/* A vector may be written as a tuple. */
 static verdict matrices_equal(side g, side t) {
-    if (kind_of(g) != N_MATRIX || kind_of(t) != N_MATRIX) return UNSURE; /* a vector may be written as a tuple */
-    verdict v = children(g) == children(t) ? RIGHT : WRONG;
-    for (int r = 0; r < children(g) && v != WRONG; r++) {
-        sides a = elements(child(g, r)), b = elements(child(t, r));
-        v = a.a && b.a ? all(v, rows_equal(a, b)) : UNSURE;
-        free(a.a);
-        free(b.a);
-    }
-    return v;
+    bool both = kind_of(g) == N_MATRIX && kind_of(t) == N_MATRIX;
+    if (both && !same_shape(g, t)) return WRONG;
+    sides a = entries(g), b = entries(t);
+    verdict v = a.a && b.a ? rows_equal(a, b) : UNSURE;
+    free(a.a);
+    free(b.a);
+    return v == RIGHT && !both ? UNSURE : v;
 }
 
 /* What stands left of "=" and is no claim: x, x_1, f(x), AB, |AB|, Area, (x, y). */
@@ -379,7 +396,7 @@ static verdict intervals_equal(side g, side t) {
     bool tuples = kind_of(g) == N_TUPLE && kind_of(t) == N_TUPLE; /* with letters in them */
     bool read_g = intervals_of(&a, g, false), read_t = intervals_of(&b, t, false);
     if (tuples && !(read_g && read_t)) return lists_equal(g, t);
-    if (!read_g) return is_interval(g) || kind_of(g) == N_TUPLE || kind_of(g) == N_REL ? UNSURE : WRONG;
+    if (!read_g) return is_interval(g) || kind_of(g) == N_REL ? UNSURE : WRONG;
     if (!read_t) return kind_of(t) == N_REL ? UNSURE : WRONG;
     verdict v = unions_equal(&a, &b);
     return v == RIGHT && may_be_point(g) && !may_be_point(t) ? UNSURE : v;
@@ -412,14 +429,20 @@ static bool assignment(side a, side *name, side *value) {
            kind_of(left) != N_WORD && kind_of(right) != N_WORD && numbers_equal(left, right) == RIGHT;
 }
 
+/* 0: =, 1: not equal, 2: in, 3: an inequality */
+static int sort_of(side a) {
+    int op = node_of(a)->op;
+    return op == '=' ? 0 : op == 'n' ? 1 : op == 'e' ? 2 : 3;
+}
+
 /* lhs op rhs of both, moved to one side, differ by a factor. */
 static verdict relations_proportional(side g, side t) {
     side a = child(g, 0), b = child(g, 1), p = child(t, 0), q = child(t, 1);
+    if (sort_of(g) != sort_of(t) || (kind_of(a) == N_REL) != (kind_of(p) == N_REL)) return WRONG;
     if (kind_of(a) >= N_REL || kind_of(b) >= N_REL || kind_of(p) >= N_REL || kind_of(q) >= N_REL) return UNSURE;
     int op_g = node_of(g)->op, op_t = node_of(t)->op, c = differences_proportional(a, b, p, q);
     if (c == 0) return WRONG;
-    bool both_ways = op_g == '=' || op_g == 'n';
-    return op_g == (c > 0 || both_ways ? op_t : turned(op_t)) ? RIGHT : WRONG;
+    return op_g == (c > 0 || sort_of(g) < 2 ? op_t : turned(op_t)) ? RIGHT : WRONG;
 }
 
 static verdict relations_equal(side g, side t) {

@@ -1,6 +1,7 @@
 #include "reward/answer_units.h"
 
 #include <string.h>
+#include "reward/answer_chars.h"
 
 typedef struct unit {
     const char *word, *name; /* name NULL: what is counted, which says nothing about the number */
@@ -34,29 +35,17 @@ static const char *const changing[] = {
     "times",   "plus",  "minus", "over",   "factorial", "mod",    "base",    "root",     "power",   "negative",
     "less",    "more",  "than",  "if",     "not",       "when",   "where",   "divided",  "except",  "only"};
 
-static char small(char c) {
-    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
-}
-
-static bool letter(char c) {
-    return small(c) >= 'a' && small(c) <= 'z';
-}
-
-static bool digit(char c) {
-    return c >= '0' && c <= '9';
-}
-
 static bool same(const char *p, size_t n, const char *word) {
     if (strlen(word) != n) return false;
     for (size_t i = 0; i < n; i++)
-        if (small(p[i]) != word[i]) return false;
+        if (to_small(p[i]) != word[i]) return false;
     return true;
 }
 
 /* The entry of a word or its plural. */
 static const unit *entry(const unit *list, size_t count, const char *p, size_t n) {
     for (size_t cut = 0; cut <= 2 && cut < n; cut++) {
-        if (cut && (small(p[n - 1]) != 's' || n < 4 || (cut == 2 && small(p[n - 2]) != 'e'))) break;
+        if (cut && (to_small(p[n - 1]) != 's' || n < 4 || (cut == 2 && to_small(p[n - 2]) != 'e'))) break;
         for (size_t i = 0; i < count; i++)
             if (same(p, n - cut, list[i].word)) return &list[i];
     }
@@ -83,9 +72,9 @@ const char *unit_scale(const char *p, size_t n) {
 
 /* The next run of letters from *at; 0: none. */
 static size_t next_word(const char *p, size_t n, size_t *at) {
-    while (*at < n && !letter(p[*at])) ++*at;
+    while (*at < n && !is_letter(p[*at])) ++*at;
     size_t end = *at;
-    while (end < n && letter(p[end])) end++;
+    while (end < n && is_letter(p[end])) end++;
     return end - *at;
 }
 
@@ -106,15 +95,15 @@ static bool usual_name(str *out, const char *p, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (p[i] == '/') str_putc(out, '/');
         else if (p[i] == '$') str_putc(out, '$');
-        else if (digit(p[i]) && out->n) str_addf(out, "%c", p[i]);
-        if (!letter(p[i])) continue;
+        else if (is_digit(p[i]) && out->n) str_addf(out, "%c", p[i]);
+        if (!is_letter(p[i])) continue;
         size_t w = next_word(p, n, &i);
         const unit *u = unit_entry(p + i, w);
         if (power_word(p + i, w)) power = power_word(p + i, w);
         else if (same(p + i, w, "per")) str_putc(out, '/');
         else {
             known = known && u && u->name;
-            for (size_t k = 0; !(u && u->name) && k < w; k++) str_putc(out, small(p[i + k]));
+            for (size_t k = 0; !(u && u->name) && k < w; k++) str_putc(out, to_small(p[i + k]));
             if (u && u->name) str_puts(out, u->name);
             if (power) str_addf(out, "%d", power);
             power = 0;
@@ -137,8 +126,8 @@ int units_equal(const char *p, size_t n, const char *q, size_t m) {
 void words_only(str *out, const char *p, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (p[i] == '\\') {
-            while (i + 1 < n && letter(p[i + 1])) i++;
-        } else if (letter(p[i]) || digit(p[i]) || (unsigned char)p[i] > 127) str_putc(out, small(p[i]));
-        else if (i + 1 < n && digit(p[i + 1]) && strchr("-.,/:", p[i])) str_putc(out, p[i]);
+            while (i + 1 < n && is_letter(p[i + 1])) i++;
+        } else if (is_letter(p[i]) || is_digit(p[i]) || (unsigned char)p[i] > 127) str_putc(out, to_small(p[i]));
+        else if (i + 1 < n && is_digit(p[i + 1]) && strchr("-.,/:", p[i])) str_putc(out, p[i]);
     }
 }

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "reward/answer_chars.h"
 
 typedef long double complex cplx;
 
@@ -45,10 +46,6 @@ static uint64_t *row_mod(const values *v, int sign, int prime) {
 
 /* --- leaves ------------------------------------------------------------------------------------------------------ */
 
-static bool digit(char c) {
-    return c >= '0' && c <= '9';
-}
-
 /* digits * 10^ten: what a number's text says. */
 typedef struct decimal {
     uint64_t leading; /* the first 18 digits */
@@ -61,7 +58,7 @@ static int64_t exponent_text(const char *p, const char *end, bool *big) {
     bool minus = p < end && *p == '-';
     int64_t e = 0;
     for (; p < end; p++) {
-        if (digit(*p)) e = e * 10 + (*p - '0');
+        if (is_digit(*p)) e = e * 10 + (*p - '0');
         if (e > 1000000) *big = true;
         if (*big) return 0;
     }
@@ -78,7 +75,7 @@ static decimal read_decimal(const node *x) {
             d.point = d.point || p[1] == '-';
             break;
         }
-        if (!digit(*p)) continue;
+        if (!is_digit(*p)) continue;
         d.ten -= d.point;
         if (kept < 18) {
             d.leading = d.leading * 10 + (uint64_t)(*p - '0');
@@ -128,7 +125,7 @@ static uint64_t number_mod(const node *x, uint64_t p) {
             break;
         }
         if (*c == '.') point = true;
-        if (!digit(*c)) continue;
+        if (!is_digit(*c)) continue;
         r = (r * 10 + (uint64_t)(*c - '0')) % p;
         ten -= point;
     }
