@@ -308,11 +308,14 @@ static status find_subjects(subjects *s, const char *data, const char *kind, err
 static status paths_of(const subjects *s, const char *subject, const eval_options *o, str *test, str *dev, error *e) {
     if (is_directory(o->data)) str_addf(test, "%s/%s_test.csv", s->folder, subject);
     else str_puts(test, o->data);
-    if (!o->examples) str_addf(dev, "%s/../dev/%s_dev.csv", s->folder, subject);
+    const char *inner = strcmp(s->folder, o->data) && is_directory(o->data) ? o->data : NULL; /* that has test/ */
+    if (!o->examples && inner) str_addf(dev, "%s/dev/%s_dev.csv", inner, subject);
+    else if (!o->examples) str_addf(dev, "%s/../dev/%s_dev.csv", s->folder, subject);
     else if (is_directory(o->examples)) str_addf(dev, "%s/%s_dev.csv", o->examples, subject);
     else str_puts(dev, o->examples);
     TRY(str_check(test, e));
-    return str_check(dev, e);
+    TRY(str_check(dev, e));
+    return file_exists(test->p) ? OK : fail(e, ERR_FORMAT, "%s is not there: no such subject", test->p);
 }
 
 static status load_subject(questions *q, const subjects *s, const char *subject, json_t *shots, int64_t *number,

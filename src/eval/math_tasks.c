@@ -62,6 +62,10 @@ static bool find_flexible(const char *text, str *out) {
     return found != NULL;
 }
 
+bool gsm8k_find(const char *text, bool flexible, str *out) {
+    return (flexible ? find_flexible : find_strict)(text, out);
+}
+
 static status gsm8k_item(const rows *r, int64_t i, const eval_options *o, item *out, error *e) {
     const char *asked, *answer;
     (void)o;
@@ -75,7 +79,7 @@ static status gsm8k_item(const rows *r, int64_t i, const eval_options *o, item *
 
 static status gsm8k_judge(const question *q, const char *completion, int rule, judgement *j, error *e) {
     (void)e;
-    const bool found = (rule ? find_flexible : find_strict)(completion, &j->extracted);
+    const bool found = gsm8k_find(completion, rule == 1, &j->extracted);
     j->verdict = found && j->extracted.p && strcmp(j->extracted.p, q->answer) == 0 ? RIGHT : WRONG;
     return OK;
 }
