@@ -24,7 +24,7 @@ static const option rows[] = {
 static int run(void *given, int n, char **args) {
     (void)n;
     const settings *o = given;
-    static const char *const presets[] = {"debug", "tiny", "16b", "671b", "v3.2"};
+    static const char *const presets[] = {"debug", "tiny", "tiny-dense", "16b", "671b", "v3.2"};
     hadal_error e = {0};
     char *text = NULL;
     json_t *made;
@@ -32,7 +32,7 @@ static int run(void *given, int n, char **args) {
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) preset |= !strcmp(args[0], presets[i]);
     int code = EXIT_FINE;
     if (!preset && access(args[0], F_OK) != 0)
-        return wrong("%s: neither a file nor a preset: debug, tiny, 16b, 671b, v3.2", args[0]);
+        return wrong("%s: neither a file nor a preset: debug, tiny, tiny-dense, 16b, 671b, v3.2", args[0]);
     term_catch_interrupt();
     progress p = {.what = "writing", .bytes = true};
     hadal_init_options i = {
@@ -58,7 +58,8 @@ const command command_init = {
     .summary = "writes a checkpoint of random weights",
     .more =
         "CONFIG: a config.json, a folder with one, or a preset: debug (a DeepSeek-V3 of 0.2M parameters), tiny (0.76M, "
-        "the tiny-r1\nrecipe), 16b (DeepSeek-V2-Lite), 671b (DeepSeek-V3), v3.2. OUT: a new or an empty folder.",
+        "the tiny-r1\nrecipe), tiny-dense (a student for it, of Qwen2's shape), 16b (DeepSeek-V2-Lite), 671b "
+        "(DeepSeek-V3), v3.2. OUT: a new or an empty folder.",
     .examples = "hadal init tiny ./tiny --seed 1\n"
                 "hadal init ./DeepSeek-V2-Lite/config.json ./random --dtype f32\n"
                 "hadal init 16b ./random",

@@ -1,5 +1,5 @@
 /* Configurations of the published models as their config.json has them (what only Python code reads is left out), and
- * two small ones of our own. */
+ * three small ones of our own. */
 #include "model/presets.h"
 
 #include <stdio.h>
@@ -33,6 +33,15 @@ static const char tiny_config[] =
     "\"qk_nope_head_dim\": 16, \"qk_rope_head_dim\": 32, \"rms_norm_eps\": 1e-06, \"rope_theta\": 30, "
     "\"routed_scaling_factor\": 1.0, \"scoring_func\": \"sigmoid\", \"tie_word_embeddings\": false, "
     "\"topk_group\": 1, \"topk_method\": \"noaux_tc\", \"torch_dtype\": \"float32\", \"v_head_dim\": 32, "
+    "\"vocab_size\": 64}";
+
+static const char tiny_dense_config[] =
+    "{\"architectures\": [\"Qwen2ForCausalLM\"], \"bos_token_id\": 2, \"eos_token_id\": 1, "
+    "\"hidden_act\": \"silu\", \"hidden_size\": 128, \"initializer_range\": 0.02, "
+    "\"initializer_scheme\": \"fan_in\", \"intermediate_size\": 192, \"max_position_embeddings\": 256, "
+    "\"model_type\": \"qwen2\", \"num_attention_heads\": 4, \"num_hidden_layers\": 3, "
+    "\"num_key_value_heads\": 2, \"pad_token_id\": 0, \"rms_norm_eps\": 1e-06, \"rope_theta\": 100, "
+    "\"tie_word_embeddings\": false, \"torch_dtype\": \"float32\", \"use_sliding_window\": false, "
     "\"vocab_size\": 64}";
 
 static const char lite_config[] =
@@ -102,6 +111,8 @@ static const char template_[] =
 const preset presets[] = {
     {"debug", "a DeepSeek-V3 of 0.2M parameters with everything that a V3 has", debug_config, debug_specials, NULL},
     {"tiny", "the model of the tiny-r1 recipe, 0.76M parameters", tiny_config, tiny_specials, tiny_characters},
+    {"tiny-dense", "a dense student for tiny, of Qwen2's shape, 0.39M parameters", tiny_dense_config, tiny_specials,
+     tiny_characters},
     {"16b", "DeepSeek-V2-Lite", lite_config, NULL, NULL},
     {"671b", "DeepSeek-V3", v3_config, NULL, NULL},
     {"v3.2", "DeepSeek-V3.2", v32_config, NULL, NULL},
@@ -117,7 +128,8 @@ const preset *preset_find(const char *name) {
 status preset_json(json_t **out, const char *name, error *e) {
     const preset *p = preset_find(name);
     *out = NULL;
-    if (!p) return fail(e, ERR_ARG, "preset \"%.60s\" is not known: debug, tiny, 16b, 671b and v3.2 are", name);
+    if (!p)
+        return fail(e, ERR_ARG, "preset \"%.60s\" is not known: debug, tiny, tiny-dense, 16b, 671b and v3.2 are", name);
     return json_parse(out, p->config, strlen(p->config), name, e);
 }
 

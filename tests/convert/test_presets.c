@@ -47,6 +47,9 @@ static void sizes(void **state) {
         const char *name;
         int64_t parameters;
     } wanted[] = {/* 756,800 (recipe) + 2 correction biases of 8 */ {"tiny", 756816},
+                  /* 2 x 64 x 128 and a norm; a layer: q, o 128 x 128, k, v 64 x 128, biases 128 + 2 x 64, 3 x 192 x
+                     128, two norms */
+                  {"tiny-dense", 2 * 8192 + 128 + 3 * (2 * 16384 + 2 * 8192 + 256 + 73728 + 256)},
                   {"16b", 15706484224},
                   {"671b", 671026419200}};
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
@@ -97,6 +100,8 @@ static void encodes(const tokenizer *t, const char *text, const int32_t *wanted,
  * 0123456789+-*=;,:? abcdefghijklmnopqrstuvwxyz */
 static void the_recipes_ids(void **state) {
     (void)state;
+    assert_string_equal(preset_find("tiny")->characters, preset_find("tiny-dense")->characters);
+    assert_ptr_equal(preset_find("tiny")->specials, preset_find("tiny-dense")->specials);
     tokenizer *t = tokenizer_of("tiny");
     static const int32_t tags[] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
     int32_t characters[45], *ids;
@@ -208,13 +213,13 @@ static status measure_one(void *arg, const weight_item *w) {
 
 static void deviations(void **state) {
     (void)state;
-    static const char *const names[] = {"tiny", "debug"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const names[] = {"tiny", "tiny-dense", "debug"};
+    for (int i = 0; i < 3; i++) {
         model_config c = config_of(names[i]);
         measure k = {&c, 0};
         assert_int_equal(model_each_weight(&c, measure_one, &k), OK);
-        assert_true(k.seen > 60);
-        assert_int_equal(c.init_fan_in, i == 0);
+        assert_true(k.seen > (i == 1 ? 20 : 60)); /* a dense layer has seven matrices */
+        assert_int_equal(c.init_fan_in, i < 2);
     }
 }
 
