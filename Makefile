@@ -112,6 +112,8 @@ gold: $(BUILD)/tests/gold/gold
 
 demo: all
 	@sh examples/demo/run.sh $(BUILD)/hadal
+demo-full: all
+	@sh examples/demo/full.sh $(BUILD)/hadal
 
 bench: all
 	$(BUILD)/hadal bench --machine
@@ -139,10 +141,10 @@ help:
 	@echo 'make test       all tests (SAN=1: under the address and undefined-behaviour sanitizers)'
 	@echo 'make gold       every comparison with the reference data in GOLD=DIR (default ../shared/golden)'
 	@echo 'make house      layering, exported symbols, globals, formatting'
-	@echo 'make demo       a small model made, run, converted, checked and measured'
+	@echo 'make demo       a small model answers; its predecessor learns to reason by reinforcement (demo-full: from nothing)'
 	@echo 'make install    PREFIX=$(PREFIX), DESTDIR'
 	@echo 'make format     clang-format over all sources'
 
 -include $(OBJ:.o=.d) $(F64:%.c=$(BUILD)/f64/%.d) $(TESTS:=.d) $(TESTOBJ:.o=.d)
-.PHONY: all test house gold demo bench format install clean help
+.PHONY: all test house gold demo demo-full bench format install clean help
 .SECONDARY:

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/arena.h"
-#include "base/json.h"
-#include "data/lines.h"
+#include "data/json_rows.h"
 #include "data/order.h"
 #include "data/row.h"
 
@@ -87,33 +86,21 @@ static status add_row(reader *r, const json_t *row) {
     return OK;
 }
 
+static status take_row(void *arg, json_t *row, error *e) {
+    (void)e;
+    return add_row(arg, row);
+}
+
 static status read_file(reader *r, const char *path) {
-    lines *l;
-    str line = {0};
-    bool end = false;
-    TRY(lines_open(&l, path, r->e));
-    status s = OK;
-    while (s == OK) {
-        json_t *row = NULL;
-        char name[300];
-        line.n = 0;
-        s = lines_next(l, &line, &end, r->e);
-        if (s != OK || end) break;
-        if (strspn(line.p ? line.p : "", " \t\r") == line.n) continue;
-        snprintf(name, sizeof name, "%.250s:%lld", path, (long long)lines_number(l));
-        s = json_parse(&row, line.p, line.n, name, r->e);
-        if (s == OK && (s = add_row(r, row)) != OK) wrap(r->e, "%s", name);
-        json_decref(row);
-        if (s == ERR_FORMAT && r->o->skip_damaged) {
-            if (r->o->note) r->o->note(r->o->arg, r->e->text);
-            s = OK;
-        }
-        if (s == OK && r->o->progress && r->o->progress(r->o->arg, lines_done(l), lines_size(l), "reading pairs"))
-            s = fail(r->e, ERR_CANCELLED, "cancelled");
-    }
-    str_free(&line);
-    lines_close(l);
-    return s;
+    return json_rows_read(path,
+                          &(json_rows){.row = take_row,
+                                       .arg = r,
+                                       .skip_damaged = r->o->skip_damaged,
+                                       .note = r->o->note,
+                                       .progress = r->o->progress,
+                                       .what = "reading pairs",
+                                       .told = r->o->arg},
+                          r->e);
 }
 
 static status check_count(const reader *r) {

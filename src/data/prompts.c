@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/arena.h"
-#include "base/json.h"
-#include "data/lines.h"
+#include "data/json_rows.h"
 #include "data/order.h"
 #include "data/row.h"
 #include "text/chat.h"
@@ -96,6 +95,17 @@ static json_t *conversation_of(const reader *r, const char *question, const json
     return NULL;
 }
 
+static status template_options(const reader *r, const json_t *row, json_t **out) {
+    const tokenizer *t = r->o->data->tokenizer;
+    TRY(row_chat_options(row, out, r->e));
+    bool bad = json_object_set_new(*out, "add_generation_prompt", json_true());
+    if (r->o->thinking != THINKING_AUTO)
+        bad |= json_object_set_new(*out, "thinking", json_boolean(r->o->thinking == THINKING_ON));
+    if (tokenizer_bos_text(t)) bad |= json_object_set_new(*out, "bos_token", json_string(tokenizer_bos_text(t)));
+    if (tokenizer_eos_text(t)) bad |= json_object_set_new(*out, "eos_token", json_string(tokenizer_eos_text(t)));
+    return bad ? no_memory(r) : OK;
+}
+
 static status render(const reader *r, const json_t *row, const char *question, const json_t *messages, str *text,
                      json_t **rendered) {
     if (!r->rows.has_chat)
@@ -103,20 +113,11 @@ static status render(const reader *r, const json_t *row, const char *question, c
                     "a conversation, but the tokenizer has no chat template%s%s: set "
                     "data.chat_template, or rollout.prompt=raw",
                     *r->rows.template_error ? " that can be used: " : "", r->rows.template_error);
-    json_t *list = conversation_of(r, question, messages), *options = json_object();
-    const json_t *tools = json_object_get(row, "tools");
-    const tokenizer *t = r->o->data->tokenizer;
-    status s = list && options ? OK : no_memory(r);
+    json_t *list = *rendered = conversation_of(r, question, messages), *options = NULL;
+    status s = list ? template_options(r, row, &options) : no_memory(r);
     if (s == OK && !json_array_size(list)) s = fail(r->e, ERR_FORMAT, "no message to answer");
-    if (s == OK) {
-        json_object_set_new(options, "add_generation_prompt", json_true());
-        if (tokenizer_bos_text(t)) json_object_set_new(options, "bos_token", json_string(tokenizer_bos_text(t)));
-        if (tokenizer_eos_text(t)) json_object_set_new(options, "eos_token", json_string(tokenizer_eos_text(t)));
-        if (json_is_array(tools)) json_object_set(options, "tools", (json_t *)(uintptr_t)tools);
-        s = chat_render(r->rows.chat.template, r->o->data->model_type, list, options, text, r->e);
-    }
+    if (s == OK) s = chat_render(r->rows.chat.template, r->o->data->model_type, list, options, text, r->e);
     json_decref(options);
-    *rendered = list;
     return s;
 }
 
@@ -162,7 +163,6 @@ static status add_row(reader *r, json_t *row) {
     bool raw;
     str text = {0};
     json_t *rendered = NULL;
-    if (!json_is_object(row)) return fail(r->e, ERR_FORMAT, "should be a JSON object");
     const json_t *asked = find_question(row, &messages, &raw);
     const char *question = json_string_value(asked);
     if (!question && !json_is_array(messages))
@@ -197,40 +197,24 @@ static status grow(reader *r) {
     return OK;
 }
 
-static status read_lines(reader *r, lines *l, const char *path) {
-    const data_options *d = r->o->data;
-    str line = {0};
-    bool end = false;
-    status s = OK;
-    while (s == OK) {
-        json_t *row = NULL;
-        line.n = 0;
-        s = lines_next(l, &line, &end, r->e);
-        if (s != OK || end) break;
-        if (strspn(line.p ? line.p : "", " \t\r") == line.n) continue;
-        char name[300];
-        snprintf(name, sizeof name, "%.250s:%lld", path, (long long)lines_number(l));
-        s = json_parse(&row, line.p, line.n, name, r->e);
-        if (s == OK) s = grow(r);
-        if (s == OK && (s = add_row(r, row)) != OK) wrap(r->e, "%s", name);
-        json_decref(row);
-        if (s == ERR_FORMAT && d->skip_damaged) {
-            if (d->note) d->note(d->arg, r->e->text);
-            s = OK;
-        }
-        if (s == OK && d->progress && d->progress(d->arg, lines_done(l), lines_size(l), "reading prompts"))
-            s = fail(r->e, ERR_CANCELLED, "cancelled");
-    }
-    str_free(&line);
-    return s;
+static status take_row(void *arg, json_t *row, error *e) {
+    reader *r = arg;
+    (void)e;
+    TRY(grow(r));
+    return add_row(r, row);
 }
 
 static status read_file(reader *r, const char *path) {
-    lines *l;
-    TRY(lines_open(&l, path, r->e));
-    status s = read_lines(r, l, path);
-    lines_close(l);
-    return s;
+    const data_options *d = r->o->data;
+    return json_rows_read(path,
+                          &(json_rows){.row = take_row,
+                                       .arg = r,
+                                       .skip_damaged = d->skip_damaged,
+                                       .note = d->note,
+                                       .progress = d->progress,
+                                       .what = "reading prompts",
+                                       .told = d->arg},
+                          r->e);
 }
 
 static status check_count(const reader *r) {

@@ -11,13 +11,16 @@
 
 typedef enum prompt_form { PROMPT_AUTO, PROMPT_CHAT, PROMPT_RAW } prompt_form;
 
+typedef enum prompt_thinking { THINKING_AUTO, THINKING_ON, THINKING_OFF } prompt_thinking;
+
 typedef struct prompt_options {
     const data_options *data; /* paths, shuffle, seed, tokenizer, model_type, chat_template, note, progress */
     prompt_form form;   /* auto: a text named "prompt" stands as it is (special tokens in it are recognised), everything
                            else goes through the chat template, if there is one */
     const char *system; /* a message before all others, NULL: none */
-    const char *begin;  /* what the answer begins with, NULL: nothing */
-    int64_t most;       /* tokens: longer prompts are left out, with a note */
+    prompt_thinking thinking; /* the template's switch; auto: as the row or the template says */
+    const char *begin;        /* what the answer begins with, NULL: nothing */
+    int64_t most;             /* tokens: longer prompts are left out, with a note */
 } prompt_options;
 
 typedef struct prompt {

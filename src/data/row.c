@@ -130,8 +130,8 @@ static status check_chat(const row_encoder *r, error *e) {
                 "of a chat model");
 }
 
-/* The template's variables that a row gives. Others of its members mean something to others. */
-static status chat_options(const json_t *row, json_t **out, error *e) {
+/* Others of its members mean something to others. */
+status row_chat_options(const json_t *row, json_t **out, error *e) {
     const json_t *more = json_object_get(row, "chat_template_kwargs");
     json_t *tools = json_object_get(row, "tools"), *thinking = json_object_get(row, "thinking");
     if (more && !json_is_null(more) && !json_is_object(more))
@@ -150,7 +150,7 @@ static status encode_chat(const row_encoder *r, const json_t *row, const json_t 
     conversation c = {0};
     json_t *options = NULL;
     TRY(check_chat(r, e));
-    status s = chat_options(row, &options, e);
+    status s = row_chat_options(row, &options, e);
     if (s == OK) s = conversation_render(&c, &r->chat, messages, options, first, r->loss != LOSS_ALL, e);
     if (s == OK && r->loss != LOSS_ALL && !c.n) s = fail(e, ERR_FORMAT, "no message of the assistant");
     if (s == OK) s = add_conversation(r, &c, out, e);

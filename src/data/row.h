@@ -3,6 +3,7 @@
 #ifndef HADAL_DATA_ROW_H
 #define HADAL_DATA_ROW_H
 
+#include <jansson.h>
 #include "data/conversation.h"
 #include "data/dataset.h"
 
@@ -35,6 +36,10 @@ typedef struct row_encoder { /* shared by threads */
 /* chat_template NULL: the tokenizer's own. */
 status row_encoder_open(row_encoder *r, const data_options *o, error *e);
 void row_encoder_close(row_encoder *r);
+
+/* The template's variables that a row gives: "tools", "thinking", the members of "chat_template_kwargs". *out: a new
+ * object, the caller's. */
+status row_chat_options(const json_t *row, json_t **out, error *e);
 
 /* Adds the document to out. A row that is damaged is ERR_FORMAT or ERR_ARG, one that hadal cannot train on at all
  * ERR_UNSUPPORTED. *seen: THINKING_... flags. */

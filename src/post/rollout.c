@@ -103,6 +103,7 @@ status rollout_prompts(prompts **out, const train_config *c, const string_list *
                         &(prompt_options){.data = &d,
                                           .form = c->rollout.prompt,
                                           .system = c->rollout.system,
+                                          .thinking = c->rollout.thinking,
                                           .begin = c->rollout.begin,
                                           .most = d.seq_len - least},
                         e);

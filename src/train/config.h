@@ -141,6 +141,7 @@ typedef struct train_config {
     } lora;
     struct { /* post-training: how completions are made and judged */
         prompt_form prompt;
+        prompt_thinking thinking;
         const char *system; /* a system message before every prompt; NULL: none */
         const char *begin;  /* what every answer begins with, after the prompt, such as "<think>\n" */
         double temperature, top_p, min_p;

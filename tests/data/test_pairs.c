@@ -192,7 +192,7 @@ static void wrong_rows(void **unused) {
         {"{\"prompt\": \"p\", \"chosen\": \"c\"}", ":1: \"rejected\" is missing"},
         {ROW("0") "{\"prompt\": \"p\", \"rejected\": \"c\"}", ":2: \"chosen\" is missing"},
         {"{\"chosen\": \"p\", \"rejected\": \"c\"}", ":1: \"prompt\" is missing"},
-        {"[1, 2]", ":1: \"prompt\" is missing"},
+        {"[1, 2]", ":1: should be a JSON object"},
         {"{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"torn", "not valid JSON"},
         {"{\"prompt\": \"\", \"chosen\": \"c\", \"rejected\": \"r\"}", "an empty prompt or answer"},
         {"{\"prompt\": 5, \"chosen\": \"c\", \"rejected\": \"r\"}", ":1"},
