@@ -15,15 +15,14 @@ say() { printf '$ %s\n' "$*" | sed "s|$hadal|hadal|g"; "$@"; }
 row() {
     "$hadal" eval "$2" --task tiny-r1 --limit 400 --samples 1 | awk -v name="$1" '
         $1 == "greedy" || $1 == "sampled" { way = $1 }
-        way && NF == 2 && !((way, $1) in seen) { seen[way, $1] = $2 }
+        way && !((way, $1) in seen) { seen[way, $1] = $NF }
         END { printf "%-28s %8.1f %% %8.1f %% %8.1f %% %9.1f\n", name, 100 * seen["sampled", "accuracy"],
-                     100 * seen["greedy", "accuracy"], 100 * seen["sampled", "format"], seen["sampled", "tokens"] }'
+                     100 * seen["greedy", "accuracy"], 100 * seen["sampled", "format"], seen["sampled", "mean"] }'
 }
 
 step 'models/tiny: a model of DeepSeek-V3 architecture with 757,000 parameters. It thinks, then it answers'
-say "$hadal" run models/tiny -p "c7+8-3+5-9"
-printf '$ hadal chat models/tiny\n'
-printf 'c1+2+3+4+5\na476+58\nnz:zcazaz\n' | "$hadal" chat models/tiny
+for problem in c7+8-3+5-9 nz:zcazaz a487+95 s4:3852; do say "$hadal" run models/tiny -p "$problem"; done
+echo '(digits modulo 10; how many z in zcazaz; a sum, column by column; signs that make 3?8?5?2 = 4 modulo 10)'
 
 step 'models/tiny-base: the same before reinforcement learning. It has seen reasoning, but as a minority; it guesses'
 for seed in 1 2 3; do say "$hadal" run models/tiny-base -p "c7+8-3+5-9" --temperature 1 --seed $seed; done
