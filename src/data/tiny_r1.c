@@ -163,13 +163,22 @@ static const char *signs_of(int try, char out[SIGNS + 1]) {
     return out;
 }
 
-static void draw_search(draws *d, char *prompt) { /* the first try never hits: there would be nothing to search */
+static int first_hit(const char *digits, int target) { /* TRIES: none */
+    char signs[SIGNS + 1];
+    int try = 0;
+    while (try < TRIES && value_of(digits, signs_of(try, signs)) != target) try++;
+    return try;
+}
+
+/* The first try never hits, there would be nothing to search; each other one is the first that hits as often. */
+static void draw_search(draws *d, char *prompt) {
+    const int hit = 1 + below(d, TRIES - 1);
     char digits[SIGNS + 2] = {0}, signs[SIGNS + 1];
     int target;
     do {
         for (int i = 0; i <= SIGNS; i++) digits[i] = (char)('0' + below(d, 10));
-        target = value_of(digits, signs_of(below(d, TRIES), signs));
-    } while (value_of(digits, signs_of(0, signs)) == target);
+        target = value_of(digits, signs_of(hit, signs));
+    } while (first_hit(digits, target) != hit);
     sprintf(prompt, "s%d:%s", target, digits);
 }
 
@@ -177,9 +186,7 @@ static void draw_search(draws *d, char *prompt) { /* the first try never hits: t
 static void work_search(const char *prompt, draws *d, char *out, char *answer) {
     const char *digits = prompt + 3;
     const int target = prompt[1] - '0';
-    int last = 0;
-    while (last < TRIES - 1 && value_of(digits, signs_of(last, answer)) != target) last++;
-    if (d) last = below(d, last);
+    const int hit = first_hit(digits, target), last = d ? below(d, hit) : hit;
     const int wrong = d ? below(d, SIGNS) : -1, slip = 10 + target - value_of(digits, signs_of(last, answer));
     for (int t = 0; t <= last; t++) {
         int value = digits[0] - '0';

@@ -157,7 +157,7 @@ static void documents(void **state) {
     tiny_r1_options o = {.tasks = 15, .seed = 7};
     error e = {0};
     for (int held = 0; held < 2; held++) {
-        int style[TINY_R1_STYLES] = {0}, task[TINY_R1_TASKS] = {0};
+        int style[TINY_R1_STYLES] = {0}, task[TINY_R1_TASKS] = {0}, searches = 0, tries[8] = {0};
         assert_int_equal(tiny_r1_phase(held ? "clean" : "mixed", o.share, &e), OK);
         o.held_out = held;
         for (uint64_t i = 0; i < N; i++) {
@@ -169,9 +169,16 @@ static void documents(void **state) {
             assert_true((sum[0] < 16) == held);
             style[t.style]++;
             task[t.task]++;
+            if (t.task != TINY_R1_SEARCH || t.style != TINY_R1_WORK) continue;
+            int n = 0;
+            for (const char *p = t.completion; *p; p++) n += *p == ';';
+            tries[n]++;
+            searches++;
         }
         /* five standard deviations: right for all but one in two million seeds */
         for (int k = 0; k < TINY_R1_TASKS; k++) assert_true(fabs(task[k] - N / 4.0) < 5 * sqrt(N * 0.25 * 0.75));
+        for (int k = 0; k < 8; k++) /* all numbers of tries but one are as frequent */
+            assert_true(fabs(tries[k] - searches * (k > 0) / 7.0) <= 5 * sqrt(searches * 6.0 / 49) * (k > 0));
         for (int s = 0; s < TINY_R1_STYLES; s++)
             assert_true(fabs(style[s] - N * o.share[s]) <= 5 * sqrt(N * o.share[s] * (1 - o.share[s])));
     }
