@@ -34,8 +34,20 @@ static sandbox_result result_of(const char *const *argv, const char *input, size
     return r;
 }
 
+/* A time to sleep that is this process's own, to be found again among all processes: "sleep @1" in scripts. */
+static void mark(char *out, size_t size, const char *text) {
+    size_t n = 0;
+    for (; *text && n + 16 < size; text++)
+        if (*text == '@') n += (size_t)snprintf(out + n, size - n, "7654.%07d", (int)getpid());
+        else out[n++] = *text;
+    assert_int_equal(*text, 0);
+    out[n] = 0;
+}
+
 static sandbox_result shell(const char *script, const sandbox_limits *l) {
-    return result_of((const char *const[]){"sh", "-c", script, NULL}, "", 0, l);
+    char text[1024];
+    mark(text, sizeof text, script);
+    return result_of((const char *const[]){"sh", "-c", text, NULL}, "", 0, l);
 }
 
 static void release(sandbox_result *r) {
@@ -86,12 +98,13 @@ static bool command_holds(const char *pid, const char *word) {
 }
 
 /* Processes with the word in their command line, but for this one. */
-static int alive(const char *word) {
+static int alive(const char *marked) {
     DIR *d = opendir("/proc");
-    char own[32];
+    char own[32], word[32];
     int n = 0;
     assert_non_null(d);
     snprintf(own, sizeof own, "%d", (int)getpid());
+    mark(word, sizeof word, marked);
     for (struct dirent *x; (x = readdir(d));)
         if (x->d_name[0] >= '1' && x->d_name[0] <= '9' && strcmp(x->d_name, own) != 0)
             n += command_holds(x->d_name, word);
@@ -196,15 +209,15 @@ static void hangs(void **state) {
     (void)state;
     sandbox_limits l = usual;
     l.seconds = 0.3;
-    ends("sleep 7654.301", &l, SANDBOX_TIME, -1);
-    ends("exec >&- 2>&-; sleep 7654.301", &l, SANDBOX_TIME, -1);
-    ends("trap '' TERM HUP INT; sleep 7654.301; sleep 7654.301", &l, SANDBOX_TIME, -1);
-    ends("kill -STOP 0; sleep 7654.301", &l, SANDBOX_TIME, -1);
-    sandbox_result r = shell("echo before; sleep 7654.301", &l);
+    ends("sleep @1", &l, SANDBOX_TIME, -1);
+    ends("exec >&- 2>&-; sleep @1", &l, SANDBOX_TIME, -1);
+    ends("trap '' TERM HUP INT; sleep @1; sleep @1", &l, SANDBOX_TIME, -1);
+    ends("kill -STOP 0; sleep @1", &l, SANDBOX_TIME, -1);
+    sandbox_result r = shell("echo before; sleep @1", &l);
     assert_int_equal(r.end, SANDBOX_TIME);
     assert_string_equal(r.out.p, "before\n");
     release(&r);
-    none_is_left("7654.301");
+    none_is_left("@1");
 }
 
 /* Stopped long before the wall time, or this test takes ten minutes. */
@@ -256,10 +269,10 @@ static void forks_without_end(void **state) {
     (void)state;
     sandbox_limits l = usual;
     l.seconds = 3;
-    sandbox_result r = shell("i=0; while [ $i -lt 400 ]; do sleep 7654.302 & i=$((i+1)); done; wait", &l);
+    sandbox_result r = shell("i=0; while [ $i -lt 400 ]; do sleep @2 & i=$((i+1)); done; wait", &l);
     assert_int_not_equal(r.end, SANDBOX_OUTPUT);
     release(&r);
-    none_is_left("7654.302");
+    none_is_left("@2");
     r = shell("sed -n 's/^Max processes *\\([0-9]*\\) .*/\\1/p' /proc/self/limits", &usual);
     assert_true(r.out.n && atol(r.out.p) >= 256 && atol(r.out.p) < 1000000);
     release(&r);
@@ -281,12 +294,12 @@ static void crashes(void **state) {
 
 static void leaves_a_daemon(void **state) {
     (void)state;
-    ends("(trap '' HUP TERM; (setsid sh -c 'touch up; sleep 7654.304' || { touch up; sleep 7654.304; }) &) \n"
+    ends("(trap '' HUP TERM; (setsid sh -c 'touch up; sleep @4' || { touch up; sleep @4; }) &) \n"
          "while [ ! -e up ]; do sleep 0.01; done",
          &usual, SANDBOX_EXITED, 0);
-    none_is_left("7654.304");
-    ends("sleep 7654.304 & exec true", &usual, SANDBOX_EXITED, 0); /* it holds the pipes open */
-    none_is_left("7654.304");
+    none_is_left("@4");
+    ends("sleep @4 & exec true", &usual, SANDBOX_EXITED, 0); /* it holds the pipes open */
+    none_is_left("@4");
 }
 
 static void signals_others(void **state) {
@@ -416,18 +429,20 @@ static void many_in_two_threads(void **state) {
 /* Who runs the sandbox is killed: nothing of the program stays. */
 static void the_host_dies(void **state) {
     (void)state;
+    char time[32];
+    mark(time, sizeof time, "@5");
     pid_t host = fork();
     assert_true(host >= 0);
     if (host == 0) {
         sandbox_result r;
-        sandbox_run((const char *const[]){"sleep", "7654.305", NULL}, "", 0, &usual, &r, NULL);
+        sandbox_run((const char *const[]){"sleep", time, NULL}, "", 0, &usual, &r, NULL);
         _exit(1);
     }
-    for (int i = 0; i < 1000 && !alive("7654.305"); i++) usleep(10000);
-    assert_int_equal(alive("7654.305"), 1);
+    for (int i = 0; i < 1000 && !alive("@5"); i++) usleep(10000);
+    assert_int_equal(alive("@5"), 1);
     kill(host, SIGKILL);
     assert_int_equal(waitpid(host, NULL, 0), host);
-    none_is_left("7654.305");
+    none_is_left("@5");
     DIR *d = opendir(temporary); /* its folder is all that a killed host leaves */
     for (struct dirent *x; (x = readdir(d));)
         if (x->d_name[0] != '.') unlinkat(dirfd(d), x->d_name, AT_REMOVEDIR);
