@@ -54,6 +54,13 @@ HADAL_API int hadal_sample(const hadal_train_options *o, char **json, hadal_erro
 HADAL_API int hadal_distill(const hadal_train_options *o, char **json, hadal_error *e);
 HADAL_API int hadal_dpo(const hadal_train_options *o, char **json, hadal_error *e);
 
+/* The stages of a recipe, one after the other, from one file (docs/r1.md). `note` says which stage begins, `step` tells
+ * the steps of the stage under way. json (may be NULL): done, stages, stopped, steps, tokens and seconds of this call,
+ * folder, exported (the last model), report (a page). hadal_r1_plan does nothing: json is the folder and the list of
+ * stages. */
+HADAL_API int hadal_r1(const hadal_train_options *o, char **json, hadal_error *e);
+HADAL_API int hadal_r1_plan(const hadal_train_options *o, char **json, hadal_error *e);
+
 /* All reward functions with their members, as text; owned by the caller. */
 HADAL_API int hadal_rewards(char **text, hadal_error *e);
 

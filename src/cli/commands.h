@@ -18,6 +18,7 @@ extern const command command_eval;                                              
 extern const command command_plot;                                               /* cmd_plot.c */
 extern const command command_train;                                              /* cmd_train.c */
 extern const command command_grpo, command_sample, command_distill, command_dpo; /* cmd_post.c */
+extern const command command_r1;                                                 /* cmd_r1.c */
 extern const command command_completion;                                         /* cmd_version.c */
 extern const command command_help_on;                                            /* cmd_version.c */
 extern const command command_version;                                            /* cmd_version.c */

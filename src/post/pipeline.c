@@ -375,7 +375,7 @@ status pipeline_run(pipeline *p, const run_hooks *hooks, pipeline_result *out, e
         out->done += s->done;
         if (s->done && s->kind->makes == MAKES_MODEL) out->model = s->output;
     }
-    return OK;
+    return report_write(p, e);
 }
 
 /* --- the plan ---------------------------------------------------------------------------------------------------- */

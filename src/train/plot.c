@@ -9,8 +9,8 @@
 #include <string.h>
 #include "base/file.h"
 #include "base/json.h"
-#include "base/str.h"
 #include "train/metrics.h"
+#include "train/plot.h"
 
 /* --- reading ---------------------------------------------------------------------------------------------------- */
 
@@ -31,6 +31,25 @@ enum {
     MEMORY,
     MAX_VIO,
     DROPPED,
+    POLICY_LOSS, /* what `loss` is where there are rewards */
+    REWARD,
+    ACCURACY,
+    FORMAT,
+    LENGTH,
+    KL,
+    ENTROPY,
+    CLIPPED_LOW,
+    CLIPPED_HIGH,
+    NO_SIGNAL,
+    LOGPROB_ERROR,
+    ROLLOUT_SPEED,
+    PREFERRED,
+    PREFERENCE,
+    HELD_REWARD,
+    HELD_ACCURACY,
+    HELD_FORMAT,
+    HELD_LENGTH,
+    HELD_PREFERRED,
     COLUMNS
 };
 static const char *const names[COLUMNS] = {
@@ -50,25 +69,58 @@ static const char *const names[COLUMNS] = {
     [MEMORY] = "memory",
     [MAX_VIO] = "max_vio",
     [DROPPED] = "dropped",
+    [POLICY_LOSS] = "policy_loss",
+    [REWARD] = "reward",
+    [ACCURACY] = "accuracy",
+    [FORMAT] = "format",
+    [LENGTH] = "completion_tokens",
+    [KL] = "kl",
+    [ENTROPY] = "entropy",
+    [CLIPPED_LOW] = "clipped_low",
+    [CLIPPED_HIGH] = "clipped_high",
+    [NO_SIGNAL] = "groups_without_signal",
+    [LOGPROB_ERROR] = "logprob_error_max",
+    [ROLLOUT_SPEED] = "rollout_tokens_per_second",
+    [PREFERRED] = "preferred",
+    [PREFERENCE] = "margin",
+    [HELD_REWARD] = "validation_reward",
+    [HELD_ACCURACY] = "validation_accuracy",
+    [HELD_FORMAT] = "validation_format",
+    [HELD_LENGTH] = "validation_tokens",
+    [HELD_PREFERRED] = "validation_preferred",
 };
+
+/* Measured before the first step, in its line. */
+static const struct {
+    const char *name;
+    int column;
+} before[] = {{"before_reward", HELD_REWARD},
+              {"before_accuracy", HELD_ACCURACY},
+              {"before_format", HELD_FORMAT},
+              {"before_tokens", HELD_LENGTH}};
+enum { BEFORE = sizeof before / sizeof *before };
 
 typedef struct row {
     double v[COLUMNS]; /* NaN: not in this step */
     bool skipped;
 } row;
 
-typedef struct history {
+struct history {
     row *rows;
     int64_t n, cap;
-} history;
+};
 
 static status read_row(row *r, const json_t *line, error *e) {
     for (int c = 0; c < COLUMNS; c++) TRY(json_get_real(line, names[c], NAN, &r->v[c], e));
     if (isnan(r->v[STEP])) return fail(e, ERR_FORMAT, "no \"step\"");
+    if (!isnan(r->v[REWARD])) {
+        r->v[POLICY_LOSS] = r->v[LOSS];
+        r->v[LOSS] = r->v[LM_LOSS] = NAN;
+    }
     return json_get_bool(line, "skipped", false, &r->skipped, e);
 }
 
-static status add_line(history *h, const char *p, size_t n, const char *name, error *e) {
+static status add_row(history *h, const row *r, error *e) {
     if (h->n == h->cap) {
         int64_t cap = h->cap ? 2 * h->cap : 1024;
         row *rows = realloc(h->rows, (size_t)cap * sizeof *rows);
@@ -76,13 +128,32 @@ static status add_line(history *h, const char *p, size_t n, const char *name, er
         h->rows = rows;
         h->cap = cap;
     }
-    json_t *line;
-    TRY(json_parse(&line, p, n, name, e));
-    status s = read_row(&h->rows[h->n], line, e);
-    json_decref(line);
-    if (s != OK) return wrap(e, "%s", name);
-    h->n++;
+    h->rows[h->n++] = *r;
     return OK;
+}
+
+/* A row of its own, before that of the first step. */
+static status add_before(history *h, const json_t *line, double step, error *e) {
+    row r = {.skipped = false};
+    bool some = false;
+    for (int c = 0; c < COLUMNS; c++) r.v[c] = NAN;
+    for (int i = 0; i < BEFORE; i++) {
+        TRY(json_get_real(line, before[i].name, NAN, &r.v[before[i].column], e));
+        some |= !isnan(r.v[before[i].column]);
+    }
+    r.v[STEP] = step - 1;
+    return some ? add_row(h, &r, e) : OK;
+}
+
+static status add_line(history *h, const char *p, size_t n, const char *name, error *e) {
+    json_t *line;
+    row r;
+    TRY(json_parse(&line, p, n, name, e));
+    status s = read_row(&r, line, e);
+    if (s == OK) s = add_before(h, line, r.v[STEP], e);
+    if (s == OK) s = add_row(h, &r, e);
+    json_decref(line);
+    return s == OK ? OK : wrap(e, "%s", name);
 }
 
 /* A last line without newline is being written just now, or torn: it does not count. */
@@ -205,6 +276,26 @@ typedef struct panel {
 #define VIOLET "#8050d0"
 
 static const panel panels[] = {
+    {"Reward", "", 1, false, {{REWARD, "sampled", BLUE, false}, {HELD_REWARD, "held out", ORANGE, true}}},
+    {"Accuracy",
+     "%",
+     100,
+     true,
+     {{ACCURACY, "sampled", BLUE, false},
+      {HELD_ACCURACY, "held out", ORANGE, true},
+      {FORMAT, "format", GREEN, false},
+      {HELD_FORMAT, "format, held out", VIOLET, true}}},
+    {"Completion length",
+     "tokens",
+     1,
+     true,
+     {{LENGTH, "sampled", BLUE, false}, {HELD_LENGTH, "held out", ORANGE, true}}},
+    {"Preferred",
+     "% of pairs",
+     100,
+     true,
+     {{PREFERRED, "trained", BLUE, false}, {HELD_PREFERRED, "held out", ORANGE, true}}},
+    {"Margin", "of implicit rewards", 1, false, {{PREFERENCE, "", VIOLET, false}}},
     {"Loss",
      "nats",
      1,
@@ -213,13 +304,24 @@ static const panel panels[] = {
       {LM_LOSS, "LM", GREEN, false},
       {MTP_LOSS, "MTP", VIOLET, false},
       {VALIDATION_LOSS, "validation", ORANGE, true}}},
+    {"Policy loss", "", 1, false, {{POLICY_LOSS, "", BLUE, false}}},
+    {"KL to the reference", "nats a token", 1, true, {{KL, "", VIOLET, false}}},
+    {"Entropy", "nats a token", 1, true, {{ENTROPY, "", GREEN, false}}},
+    {"Clipped", "% of tokens", 100, true, {{CLIPPED_LOW, "low", ORANGE, false}, {CLIPPED_HIGH, "high", RED, false}}},
+    {"Gradient norm", "", 1, false, {{GRAD_NORM, "", BLUE, false}}},
+    {"Learning rate", "", 1, true, {{LR, "", BLUE, true}}},
     {"Small loss terms",
      "",
      1,
      false,
      {{BALANCE_LOSS, "balance", VIOLET, false}, {INDEXER_LOSS, "indexer", ORANGE, false}}},
-    {"Gradient norm", "", 1, false, {{GRAD_NORM, "", BLUE, false}}},
-    {"Learning rate", "", 1, true, {{LR, "", BLUE, true}}},
+    {"Groups without signal", "", 1, true, {{NO_SIGNAL, "", RED, false}}},
+    {"Sampler against learner",
+     "largest difference of log-probabilities",
+     1,
+     false,
+     {{LOGPROB_ERROR, "", VIOLET, false}}},
+    {"Rollout speed", "tokens/s", 1, true, {{ROLLOUT_SPEED, "", GREEN, false}}},
     {"Speed", "tokens/s", 1, true, {{SPEED, "", GREEN, false}}},
     {"MFU", "% of the peak", 100, true, {{MFU, "", GREEN, false}}},
     {"MaxVio", "largest load / mean load - 1", 1, true, {{MAX_VIO, "", VIOLET, false}}},
@@ -227,7 +329,7 @@ static const panel panels[] = {
     {"MTP acceptance", "%", 100, true, {{MTP_ACCEPTANCE, "", VIOLET, false}}},
     {"Memory", "GiB", 0x1p-30, true, {{MEMORY, "", GREEN, false}}},
 };
-enum { PANELS = sizeof panels / sizeof *panels };
+enum { PANELS = sizeof panels / sizeof *panels, IN_REPORTS = 12 }; /* those first */
 
 /* Whether there is something to draw; the total is not when it is the language model's loss alone. */
 static bool is_drawn(const history *h, int column) {
@@ -473,20 +575,23 @@ static void add_header(str *s, const history *h, const char *name) {
         str_puts(s, " tokens");
     }
     if (ends(h, LOSS, &first, &last, &least)) str_addf(s, ", loss %.4g at first, %.4g at last", first, last);
+    if (ends(h, REWARD, &first, &last, &least)) str_addf(s, ", reward %.4g at first, %.4g at last", first, last);
     if (ends(h, VALIDATION_LOSS, &first, &last, &least)) str_addf(s, ", best validation loss %.4g", least);
     if (skipped) str_addf(s, ", %lld skipped", (long long)skipped);
     str_puts(s, "</text>\n");
 }
 
+static bool is_shown(const history *h, const panel *p) {
+    for (int k = 0; k < MOST_CURVES && p->curves[k].name; k++)
+        if (count(h, p->curves[k].column) > 0) return true;
+    return false;
+}
+
 static void add_page(str *s, const history *h, const char *name) {
     const panel *shown[PANELS];
     int n = 0;
-    for (int i = 0; i < PANELS; i++) {
-        bool some = false;
-        for (int k = 0; k < MOST_CURVES && panels[i].curves[k].name; k++)
-            some |= count(h, panels[i].curves[k].column) > 0;
-        if (some) shown[n++] = &panels[i];
-    }
+    for (int i = 0; i < PANELS; i++)
+        if (is_shown(h, &panels[i])) shown[n++] = &panels[i];
     const int columns = n > 1 ? 2 : 1, width = 2 * MARGIN + columns * WIDTH,
               height = HEADER + (n + columns - 1) / columns * HEIGHT + MARGIN;
     str_addf(s,
@@ -499,18 +604,55 @@ static void add_page(str *s, const history *h, const char *name) {
 }
 
 status metrics_plot(const char *folder, const char *path, error *e) {
-    history h = {0};
+    history *h;
     str page = {0};
+    TRY(history_open(&h, folder, e));
     char *real = realpath(folder, NULL);
     const char *slash = real ? strrchr(real, '/') : NULL;
-    status s = read_history(&h, folder, e);
-    if (s == OK) {
-        add_page(&page, &h, slash && slash[1] ? slash + 1 : folder);
-        s = str_check(&page, e);
-    }
+    add_page(&page, h, slash && slash[1] ? slash + 1 : folder);
+    status s = str_check(&page, e);
     if (s == OK) s = file_save(path, page.p, page.n, e);
     str_free(&page);
     free(real);
-    free(h.rows);
+    history_close(h);
     return s;
+}
+
+/* --- for others -------------------------------------------------------------------------------------------------- */
+
+status history_open(history **out, const char *folder, error *e) {
+    history *h = calloc(1, sizeof *h);
+    *out = NULL;
+    if (!h) return fail(e, ERR_NOMEM, "memory is out");
+    status s = read_history(h, folder, e);
+    if (s == OK) *out = h;
+    else history_close(h);
+    return s;
+}
+
+void history_close(history *h) {
+    if (!h) return;
+    free(h->rows);
+    free(h);
+}
+
+bool history_ends(const history *h, const char *column, double *first, double *last) {
+    double least;
+    int c = 0;
+    while (c < COLUMNS && strcmp(names[c], column) != 0) c++;
+    return c < COLUMNS && ends(h, c, first, last, &least);
+}
+
+double history_steps(const history *h) {
+    return h->rows[h->n - 1].v[STEP] + 1;
+}
+
+void history_panels(const history *h, str *out) {
+    for (int i = 0; i < IN_REPORTS; i++) {
+        const panel *p = &panels[i];
+        if (!is_shown(h, p)) continue;
+        str_addf(out, "<svg class='panel' viewBox='0 0 %d %d' role='img' aria-label='%s'>\n", WIDTH, HEIGHT, p->title);
+        add_panel(out, h, p, 0, 0);
+        str_puts(out, "</svg>\n");
+    }
 }
