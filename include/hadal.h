@@ -286,13 +286,13 @@ typedef struct hadal_eval_options {
     int max_tokens;       /* of an answer; 0: as usual for the task */
     int context;          /* tokens of prompt and answer; 0: the model's */
     int sequences;        /* answers written at once; 0: 32 */
-    const char *output;   /* JSON lines of all prompts, answers and scores are written here; what the file has already is
-                             not asked again */
+    const char *output; /* JSON lines of all prompts, answers and scores are written here; what the file has already is
+                           not asked again */
     const char *prompt_member, *answer_member; /* jsonl: names in a row; NULL: "prompt", "answer" */
 } hadal_eval_options;
-/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:count"; on data: "gsm8k", "math", "mmlu",
- * "mmlu:SUBJECT", "gpqa", "humaneval", "jsonl", "jsonl:exact", "jsonl:letter". json: the report of docs/eval.md, owned by
- * the caller. */
+/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:count"; on data: "gsm8k", "math",
+ * "mmlu", "mmlu:SUBJECT", "gpqa", "humaneval", "jsonl", "jsonl:exact", "jsonl:letter". json: the report of
+ * docs/eval.md, owned by the caller. */
 HADAL_API int hadal_eval(hadal_model *m, const char *task, const hadal_eval_options *o, char **json, hadal_error *e);
 
 /* An SVG page of the curves in the folder of a training run (its metrics.jsonl), written to `out`. */
