@@ -206,7 +206,7 @@ static void compare(const char *what, const float *got, const double *want, int6
  * log-probabilities. Derivatives are of size 1, each off by as much; a row of dy sums them with weights of 1 that
  * cancel in sign, of dw over at most 300 rows: sqrt(300) 1e-6. A bound of 3e-5 leaves room. A row of dy is also a sum
  * over the vocabulary, of numbers whose sizes sum up to 2: an F32 sum of V numbers is off by V u / 2 of that when they
- * are added one by one, and products add in 4 lanes or more. With both, a token's probability that was a token's
+ * are added one by one, and products add in 4 lanes or more. With both, a token's
  * probability that was left out (1e-2 and more in the small vocabularies) or a factor would be seen. */
 static const double BOUND = 3e-5;
 
