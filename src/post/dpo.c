@@ -54,8 +54,10 @@ static void judge_pair(dpo *o, const policy_item *x, const real *chosen, const r
     o->sums.loss += loss;
     o->sums.margin += margin;
     o->sums.preferred += margin > 0;
-    o->sums.chosen += c->dpo.beta * (p.chosen - p.ref_chosen);
-    o->sums.rejected += c->dpo.beta * (p.rejected - p.ref_rejected);
+    const double chosen_over = c->dpo.average ? (double)p.chosen_tokens : 1,
+                 rejected_over = c->dpo.average ? (double)p.rejected_tokens : 1;
+    o->sums.chosen += c->dpo.beta * (p.chosen - p.ref_chosen) / chosen_over;
+    o->sums.rejected += c->dpo.beta * (p.rejected - p.ref_rejected) / rejected_over;
 }
 
 static status judge(void *arg, int64_t first, int64_t end, const int64_t *at, const real *logp, const real *entropy,
