@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "reward/answer_parse.h"
+#include "reward/answer_tokens.h"
 #include "reward/answer_units.h"
 #include "reward/answer_value.h"
 
@@ -53,8 +54,8 @@ static verdict all(verdict a, verdict b) {
 
 static bool same_words(const char *p, int n, const char *q, int m) {
     str a = {0}, b = {0};
-    words_only(&a, p, (size_t)n);
-    words_only(&b, q, (size_t)m);
+    token_words(&a, p, (size_t)n);
+    token_words(&b, q, (size_t)m);
     bool same = a.n && a.n == b.n && !a.failed && !b.failed && memcmp(a.p, b.p, a.n) == 0;
     str_free(&a);
     str_free(&b);

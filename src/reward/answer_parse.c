@@ -77,14 +77,14 @@ static int list(parser *ps, node_kind kind);
 
 /* --- what stands in front of others ------------------------------------------------------------------------------ */
 
-/* {sum} with the opening brace taken */
+/* {sum} with the opening brace taken: commas in it part no elements. */
 static int group(parser *ps, int close) {
-    bool bar = ps->bar;
+    const parser before = *ps;
     ps->bar = false;
-    ps->brackets++;
+    ps->brackets = 0;
     int a = sum(ps);
-    ps->brackets--;
-    ps->bar = bar;
+    ps->brackets = before.brackets;
+    ps->bar = before.bar;
     return take(ps, close) ? a : 0;
 }
 
@@ -134,23 +134,24 @@ static int open_argument(parser *ps) {
     }
 }
 
+/* The -1 of \sin^{-1}, which is the inverse. */
+static bool inverse(parser *ps) {
+    const char *p = token_skip(ps->p);
+    size_t n = strncmp(p, "{-1}", 4) == 0 ? 4 : strncmp(p, "-1", 2) == 0 ? 2 : 0;
+    if (n) ps->p = p + n;
+    return n > 0;
+}
+
 static int function_of(parser *ps, int which) {
     int base = 0, exponent = 0;
     if (which == F_LOG && take(ps, '_') && !(base = argument(ps))) return 0;
     if (take(ps, '^')) {
-        bool minus = *token_skip(ps->p) == '-' && take(ps, '-');
-        exponent = argument(ps);
-        if (!exponent || minus) return 0;
+        if (inverse(ps)) {
+            if (which > F_TAN) return 0;
+            which += F_ASIN - F_SIN;
+        } else if (!(exponent = argument(ps))) return 0;
     }
     int a = *token_skip(ps->p) == '(' ? (take(ps, '('), group(ps, ')')) : open_argument(ps);
-    if (!a) return 0;
-    bool inverse = false;
-    if (exponent) { /* \sin^{-1} is the inverse */
-        const node *x = &ps->t->nodes[exponent], *y = x->kind == N_NEG ? &ps->t->nodes[x->first] : NULL;
-        inverse = y && y->kind == N_NUM && token_is(y->s, y->n, "1");
-        if (y && !(inverse && which <= F_TAN)) return 0;
-    }
-    if (inverse) return one(ps, N_FUNC, F_ASIN + which - F_SIN, a);
     int f = one_or_two(ps, N_FUNC, which, a, base);
     return exponent ? two(ps, N_POW, 0, f, exponent) : f;
 }
@@ -233,9 +234,9 @@ static int braces(parser *ps, bool set) {
     bool bar = ps->bar;
     if (set && take(ps, 's')) return new_node(ps, N_SET, '{', 0);
     ps->bar = false;
-    ps->brackets++;
+    ps->brackets += set;
     int a = list(ps, N_SET);
-    ps->brackets--;
+    ps->brackets -= set;
     ps->bar = bar;
     if (!a || !take(ps, set ? 's' : '}')) return 0;
     node *x = &ps->t->nodes[a];
@@ -408,7 +409,7 @@ static bool is_unit(const parser *ps, token k) {
     const char *from = ps->t->text.p;
     if (k.kind == T_WORD) return k.s > from && strchr("0123456789 }~)", k.s[-1]) && unit_known(k.s, (size_t)k.n);
     return k.kind == T_VAR && strchr("mgsLh", *k.s) && k.s - from >= 2 && k.s[-1] == ' ' && is_digit(k.s[-2]) &&
-           !*blanks_end(k.end);
+           (!*blanks_end(k.end) || (*k.end == '/' && is_letter(k.end[1])));
 }
 
 static bool begins_factor(const parser *ps, token k) {

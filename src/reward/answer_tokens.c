@@ -219,3 +219,13 @@ bool token_prose(const char *p) {
     }
     return word;
 }
+
+void token_words(str *out, const char *p, size_t n) {
+    for (const char *end = p + n; p < end; p++) {
+        int command = *p == '\\' ? (int)(letters_end(p + 1) - p - 1) : 0;
+        bool apart = out->n && is_digit(out->p[out->n - 1]); /* 5 1/2 is not 51/2 */
+        if (command && among(texts, COUNT(texts), p + 1, command)) p += command;
+        else if (is_blank(*p) && apart && is_digit(*blanks_end(p))) str_putc(out, ' ');
+        else if (strchr("-.,:", *p) ? is_digit(p[1]) : !strchr(" \t\r\n~;'\"?!(){}", *p)) str_putc(out, to_small(*p));
+    }
+}

@@ -38,4 +38,8 @@ bool token_is(const char *s, int n, const char *text);
 /* Letters, digits and punctuation with a word among them. */
 bool token_prose(const char *p);
 
+/* p[n] as words are compared: small, without blanks but between digits, without what only parts words, and without the
+ * names of \text{} and its like. */
+void token_words(str *out, const char *p, size_t n);
+
 #endif

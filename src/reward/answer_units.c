@@ -122,12 +122,3 @@ int units_equal(const char *p, size_t n, const char *q, size_t m) {
     str_free(&b);
     return equal;
 }
-
-void words_only(str *out, const char *p, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] == '\\') {
-            while (i + 1 < n && is_letter(p[i + 1])) i++;
-        } else if (is_letter(p[i]) || is_digit(p[i]) || (unsigned char)p[i] > 127) str_putc(out, to_small(p[i]));
-        else if (i + 1 < n && is_digit(p[i + 1]) && strchr("-.,/:", p[i])) str_putc(out, p[i]);
-    }
-}

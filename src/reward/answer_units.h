@@ -1,4 +1,4 @@
-/* Words behind numbers, and words as answers. */
+/* Words behind numbers. */
 #ifndef HADAL_REWARD_ANSWER_UNITS_H
 #define HADAL_REWARD_ANSWER_UNITS_H
 
@@ -16,9 +16,5 @@ bool unit_changes_number(const char *p, size_t n);
 
 /* Do the units p[n] and q[m] say the same ("square feet" and "ft^2")? 1: yes, 0: no, -1: one of them is not known. */
 int units_equal(const char *p, size_t n, const char *q, size_t m);
-
-/* Letters, digits and bytes above 127 of p[n], small, without names of LaTeX commands; of the punctuation what stands
- * before a digit: what words are compared by. */
-void words_only(str *out, const char *p, size_t n);
 
 #endif
