@@ -50,7 +50,8 @@ static void put_cut(str *s, const char *text) {
 
 static void put_time(str *s, double seconds) {
     const int64_t t = (int64_t)(seconds + 0.5);
-    if (t < 60) str_addf(s, "%" PRId64 " s", t);
+    if (seconds < 9.95) str_addf(s, "%.1f s", seconds);
+    else if (t < 60) str_addf(s, "%" PRId64 " s", t);
     else if (t < 3600) str_addf(s, "%" PRId64 ":%02d min", t / 60, (int)(t % 60));
     else str_addf(s, "%" PRId64 ":%02d h", t / 3600, (int)(t % 3600 / 60));
 }
@@ -120,10 +121,11 @@ static const char style[] =
     ".way a{display:block;text-decoration:none;color:inherit;border:1px solid "
     "var(--line);border-radius:8px;padding:5px 11px;"
     "background:var(--card);font-size:.9rem}.way a:hover{border-color:var(--mark)}"
-    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:14px 0 0}"
-    ".tile{border:1px solid var(--line);border-radius:10px;padding:9px 13px}.tile b{display:block;font-size:1.25rem;"
-    "font-variant-numeric:tabular-nums}.tile span{font-size:.82rem;color:var(--soft)}"
-    ".curves{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:6px;margin-top:14px}"
+    ".tiles{display:flex;flex-wrap:wrap;gap:10px;margin:14px 0 0}"
+    ".tile{border:1px solid var(--line);border-radius:10px;padding:8px 13px;min-width:104px}"
+    ".tile b{display:block;font-size:1.1rem;white-space:nowrap;font-variant-numeric:tabular-nums}"
+    ".tile span{font-size:.82rem;color:var(--soft)}"
+    ".curves{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:6px;margin-top:14px}"
     ".panel{width:100%;height:auto;display:block}"
     ".panel text{fill:var(--text);font-family:inherit}.panel .title{font-size:15px;font-weight:600}"
     ".panel .unit{font-size:12px;font-weight:400;fill:var(--soft)}.panel .tick{font-size:12px;fill:var(--soft)}"
@@ -131,13 +133,14 @@ static const char style[] =
     ".axis{stroke:var(--soft);fill:none}"
     ".panel .raw{fill:none;stroke-width:1;stroke-opacity:.3}"
     ".panel .line{fill:none;stroke-width:1.9;stroke-linejoin:round;stroke-linecap:round}"
+    "@media(prefers-color-scheme:dark){.panel .line,.panel .raw,.panel circle{filter:brightness(1.35)}}"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
     "th,td{text-align:right;padding:6px 12px;border-bottom:1px solid var(--line);white-space:nowrap}"
-    "th:first-child,td:first-child{text-align:left;padding-left:0}thead "
+    "th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;min-width:9em}thead "
     "th{color:var(--soft);font-weight:600;font-size:.88rem}"
     ".pair{border-top:1px solid var(--line);padding:12px 0 2px}.pair>.prompt{font-weight:600}"
     ".two{display:grid;grid-template-columns:1fr 1fr;gap:12px}@media(max-width:640px){.two{grid-template-columns:1fr}"
-    "main{padding:12px 10px 40px}.card{padding:14px 13px}}"
+    "main{padding:12px 10px 40px}.card{padding:14px 13px}th,td{padding:6px 7px;font-size:.9rem}}"
     ".two>div{min-width:0}.label{font-size:.82rem;color:var(--soft);display:flex;flex-wrap:wrap;gap:6px;align-items:"
     "center;"
     "margin-bottom:4px}"
@@ -412,6 +415,24 @@ static void add_change(str *s, const history *h, const char *column, const char 
     add_tile(s, name, text);
 }
 
+/* What a stage without steps has told: "kept", "pass_rate" ... */
+static void add_told(str *s, const json_t *state) {
+    static const char *const shown[] = {"steps", "tokens", "seconds", "loss", "validation_loss", NULL};
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)state, key, v) {
+        char name[48], text[32];
+        bool own = false;
+        for (int i = 0; shown[i]; i++) own |= strcmp(shown[i], key) == 0;
+        if (own || !json_is_number(v)) continue;
+        snprintf(name, sizeof name, "%s", key);
+        for (char *p = name; *p; p++)
+            if (*p == '_') *p = ' ';
+        snprintf(text, sizeof text, "%.4g", json_number_value(v));
+        add_tile(s, name, text);
+    }
+}
+
 static void add_tiles(str *s, const json_t *state, const history *h) {
     const json_t *seconds = json_object_get(state, "seconds"), *tokens = json_object_get(state, "tokens");
     str text = {0};
@@ -420,7 +441,7 @@ static void add_tiles(str *s, const json_t *state, const history *h) {
         add_change(s, h, "validation_accuracy", "accuracy, held out", 100, "%.1f %%");
         add_change(s, h, "accuracy", "accuracy, sampled", 100, "%.0f %%");
         add_change(s, h, "reward", "reward", 1, "%.3g");
-        add_change(s, h, "completion_tokens", "tokens an answer", 1, "%.4g");
+        add_change(s, h, "completion_tokens", "tokens an answer", 1, "%.3g");
         add_change(s, h, "validation_preferred", "preferred, held out", 100, "%.0f %%");
         add_change(s, h, "validation_loss", "validation loss", 1, "%.4g");
         double first, last;
@@ -430,6 +451,7 @@ static void add_tiles(str *s, const json_t *state, const history *h) {
         str_free(&text);
         text = (str){0};
     }
+    if (!h) add_told(s, state);
     if (json_number_value(tokens) > 0) {
         put_count(&text, json_number_value(tokens));
         add_tile(s, "tokens", text.p ? text.p : "");

@@ -277,14 +277,8 @@ typedef struct panel {
 
 static const panel panels[] = {
     {"Reward", "", 1, false, {{REWARD, "sampled", BLUE, false}, {HELD_REWARD, "held out", ORANGE, true}}},
-    {"Accuracy",
-     "%",
-     100,
-     true,
-     {{ACCURACY, "sampled", BLUE, false},
-      {HELD_ACCURACY, "held out", ORANGE, true},
-      {FORMAT, "format", GREEN, false},
-      {HELD_FORMAT, "format, held out", VIOLET, true}}},
+    {"Accuracy", "%", 100, true, {{ACCURACY, "sampled", BLUE, false}, {HELD_ACCURACY, "held out", ORANGE, true}}},
+    {"Format", "%", 100, true, {{FORMAT, "sampled", BLUE, false}, {HELD_FORMAT, "held out", ORANGE, true}}},
     {"Completion length",
      "tokens",
      1,
@@ -454,14 +448,20 @@ static int64_t add_skipped(str *s, const history *h, const axis *x, double botto
 
 enum { WIDTH = 540, HEIGHT = 270, LEFT = 62, RIGHT = 24, TOP = 44, BOTTOM = 40, HEADER = 84, MARGIN = 16 };
 
-static axis value_axis(const history *h, const panel *p, double top) {
+typedef struct frame { /* where a panel lies on its page */
+    double left, top, width, height;
+    double room;   /* for the numbers on the left */
+    double legend; /* this far under the title; 0: beside it */
+} frame;
+
+static axis value_axis(const history *h, const panel *p, const frame *f) {
     double lo = INFINITY, hi = -INFINITY;
     for (int k = 0; k < MOST_CURVES && p->curves[k].name; k++)
         for (int64_t i = 0; i < h->n; i++) {
             double v = h->rows[i].v[p->curves[k].column] * p->scale;
             if (!isnan(v)) lo = fmin(lo, v), hi = fmax(hi, v);
         }
-    axis a = {.from = top + HEIGHT - TOP - BOTTOM, .to = top};
+    axis a = {.from = f->top + f->height - BOTTOM, .to = f->top + TOP + f->legend};
     a.log = !p->from_zero && lo > 0 && hi > 50 * lo;
     if (p->from_zero) lo = fmin(lo, 0), hi = fmax(hi, 0);
     double room = hi > lo ? 0.06 * (hi - lo) : hi != 0 ? 0.1 * fabs(hi) : 1;
@@ -470,9 +470,11 @@ static axis value_axis(const history *h, const panel *p, double top) {
     return a;
 }
 
-static axis step_axis(const history *h, double left) {
-    axis a = {
-        .lo = h->rows[0].v[STEP], .hi = h->rows[h->n - 1].v[STEP], .from = left, .to = left + WIDTH - LEFT - RIGHT};
+static axis step_axis(const history *h, const frame *f) {
+    axis a = {.lo = h->rows[0].v[STEP],
+              .hi = h->rows[h->n - 1].v[STEP],
+              .from = f->left + f->room,
+              .to = f->left + f->width - RIGHT};
     if (!(a.hi > a.lo)) a.lo -= 0.5, a.hi = a.lo + 1;
     return a;
 }
@@ -517,25 +519,36 @@ static double add_entry(str *s, double right, double y, const char *name, double
     return begin - 12;
 }
 
-static void add_panel(str *s, const history *h, const panel *p, double left, double top) {
-    const axis x = step_axis(h, left + LEFT), y = value_axis(h, p, top + TOP);
+/* The entries one beside the other, the last one's end at `right`; gives where the first begins. */
+static double add_legend(str *s, const curve *const *c, const double *last, int n, int64_t skipped, double right,
+                         double y) {
+    if (skipped) right = add_entry(s, right, y, "skipped", (double)skipped, RED);
+    for (int k = n - 1; k >= 0; k--) right = add_entry(s, right, y, c[k]->name, last[k], c[k]->color);
+    return right + 12;
+}
+
+static void add_panel(str *s, const history *h, const panel *p, const frame *f) {
+    const axis x = step_axis(h, f), y = value_axis(h, p, f);
+    const double line = f->top + 28;
     const curve *c[MOST_CURVES];
-    double right = x.to;
+    double last[MOST_CURVES], right = x.to;
+    int64_t skipped = 0;
     int n = 0;
     for (int k = 0; k < MOST_CURVES && p->curves[k].name; k++)
         if (is_drawn(h, p->curves[k].column)) c[n++] = &p->curves[k];
     str_addf(s, "<text class='title' x='%.1f' y='%.1f'>%s<tspan class='unit' dx='7'>%s%s</tspan></text>\n", x.from,
-             top + 28, p->title, p->unit, y.log ? *p->unit ? ", logarithmic" : "logarithmic" : "");
+             line, p->title, p->unit, y.log ? *p->unit ? ", logarithmic" : "logarithmic" : "");
     add_axes(s, &x, &y);
-    if (p->curves[0].column == GRAD_NORM) {
-        int64_t skipped = add_skipped(s, h, &x, y.from);
-        if (skipped) right = add_entry(s, right, top + 28, "skipped", (double)skipped, RED);
-    }
-    double last[MOST_CURVES];
+    if (p->curves[0].column == GRAD_NORM) skipped = add_skipped(s, h, &x, y.from);
     for (int k = 0; k < n; k++)
         if (is_smoothed(h, c[k])) add_raw(s, h, c[k], p->scale, &x, &y);
     for (int k = 0; k < n; k++) last[k] = add_curve(s, h, c[k], p->scale, &x, &y);
-    for (int k = n - 1; k >= 0; k--) right = add_entry(s, right, top + 28, c[k]->name, last[k], c[k]->color);
+    if (f->legend > 0) { /* under the title: as wide as it is */
+        str measured = {0};
+        right = x.from - add_legend(&measured, c, last, n, skipped, 0, 0);
+        str_free(&measured);
+    }
+    add_legend(s, c, last, n, skipped, right, line + f->legend);
 }
 
 /* --- the page --------------------------------------------------------------------------------------------------- */
@@ -599,7 +612,10 @@ static void add_page(str *s, const history *h, const char *name) {
              "<rect width='%d' height='%d' fill='#fff'/>\n",
              width, height, width, height, style, width, height);
     add_header(s, h, name);
-    for (int i = 0; i < n; i++) add_panel(s, h, shown[i], MARGIN + i % columns * WIDTH, HEADER + i / columns * HEIGHT);
+    for (int i = 0; i < n; i++) {
+        const frame f = {MARGIN + i % columns * WIDTH, HEADER + i / columns * HEIGHT, WIDTH, HEIGHT, LEFT, 0};
+        add_panel(s, h, shown[i], &f);
+    }
     str_puts(s, "</svg>\n");
 }
 
@@ -647,12 +663,25 @@ double history_steps(const history *h) {
     return h->rows[h->n - 1].v[STEP] + 1;
 }
 
+/* Zeros from the first step to the last are no news. */
+static bool is_zero(const history *h, const panel *p) {
+    for (int k = 0; k < MOST_CURVES && p->curves[k].name; k++)
+        for (int64_t i = 0; i < h->n; i++) {
+            const double v = h->rows[i].v[p->curves[k].column];
+            if (!isnan(v) && v != 0) return false;
+        }
+    return true;
+}
+
+/* Narrower than on a page of their own, so that they can be read on a telephone. */
 void history_panels(const history *h, str *out) {
+    static const frame f = {.width = 400, .height = 250, .room = 48, .legend = 19};
     for (int i = 0; i < IN_REPORTS; i++) {
         const panel *p = &panels[i];
-        if (!is_shown(h, p)) continue;
-        str_addf(out, "<svg class='panel' viewBox='0 0 %d %d' role='img' aria-label='%s'>\n", WIDTH, HEIGHT, p->title);
-        add_panel(out, h, p, 0, 0);
+        if (!is_shown(h, p) || is_zero(h, p)) continue;
+        str_addf(out, "<svg class='panel' viewBox='0 0 %.0f %.0f' role='img' aria-label='%s'>\n", f.width, f.height,
+                 p->title);
+        add_panel(out, h, p, &f);
         str_puts(out, "</svg>\n");
     }
 }
