@@ -75,6 +75,22 @@ static status open_prompts(grpo *g, const string_list *paths, bool training, pro
                            j->e);
 }
 
+/* Rewards are metrics by their names, beside the others. */
+static status check_names(const grpo *g) {
+    static const char taken[] =
+        " step steps tokens loss lm_loss mtp_loss balance_loss indexer_loss mtp_acceptance validation_loss grad_norm "
+        "lr seconds tokens_per_second mfu memory max_vio dropped skipped layers reward reward_std completion_tokens "
+        "not_judged rollout_seconds rollout_tokens_per_second draft_acceptance groups_without_signal kl entropy "
+        "clipped_low clipped_high ratio_max logprob_error_max logprob_error_mean token_mult_prob_error update_seconds ";
+    for (int i = 0; i < reward_count(g->roller.rewards); i++) {
+        char word[48];
+        snprintf(word, sizeof word, " %s ", reward_name(g->roller.rewards, i));
+        if (strstr(taken, word))
+            return fail(g->j.e, ERR_ARG, "rollout.rewards:%sis the name of another metric: choose another `as`", word);
+    }
+    return OK;
+}
+
 static status open_all(grpo *g, const train_config *c, const run_hooks *hooks, run_result *out, comm *world, error *e) {
     job *j = &g->j;
     const policy_loss_options loss = loss_options(c);
@@ -87,6 +103,7 @@ static status open_all(grpo *g, const train_config *c, const run_hooks *hooks, r
     TRY(roller_open(&g->roller, c, g->g, j->tok, true, on_note, j, e));
     if (reward_count(g->roller.rewards) > MOST_REWARDS)
         return fail(e, ERR_ARG, "rollout.rewards has more than %d functions", MOST_REWARDS);
+    TRY(check_names(g));
     g->roller.progress = on_progress;
     g->roller.arg = j;
     TRY(open_prompts(g, &c->data.train, true, &g->train));
@@ -107,7 +124,10 @@ static void close_all(grpo *g) {
 
 /* --- metrics ----------------------------------------------------------------------------------------------------- */
 
+/* The first of a name counts: a reward "finished" is the metric. */
 static void tell(grpo *g, const char *name, double value) {
+    for (int i = 0; i < g->n_more; i++)
+        if (strcmp(g->more[i].name, name) == 0) return;
     if (g->n_more < MOST_MORE) g->more[g->n_more++] = (named_number){name, value};
 }
 
@@ -392,11 +412,16 @@ static status one_step(grpo *g) {
     if (c->grpo.reference_every && g->j.reference && due(g, c->grpo.reference_every))
         memcpy(g->j.reference, t->p.w, (size_t)t->p.total * sizeof *g->j.reference);
     const double seconds = clock_seconds() - start;
-    if (g->validation && (t->step == c->training.steps || due(g, c->training.validate_every))) TRY(validate(g, 1));
+    if (g->validation && (t->step == c->training.steps || due(g, c->training.validate_every))) s = validate(g, 1);
+    const bool cancelled = s == ERR_CANCELLED; /* the step itself is done, and stays */
+    if (cancelled) job_note(&g->j, "the validation was interrupted: this step has none");
+    else TRY(s);
     m.more = g->more;
     m.n_more = g->n_more;
     TRY(keep_state(g));
-    return job_step_done(&g->j, &m, seconds, t->tokens - before);
+    TRY(job_step_done(&g->j, &m, seconds, t->tokens - before));
+    g->j.stop |= cancelled;
+    return OK;
 }
 
 static status steps(grpo *g) {
