@@ -98,6 +98,8 @@ static status open_all(grpo *g, const train_config *c, const run_hooks *hooks, r
     if (!j->tok)
         return fail(e, ERR_ARG, "%s has no tokenizer.json: rewards judge texts (data.tokenizer)", c->model.path);
     g->used = json_integer_value(json_object_get(j->state, "prompts"));
+    const json_t *score = json_object_get(j->state, "score");
+    if (score) j->score = json_number_value(score);
     if (!(g->mem = arena_open(1 << 16))) return fail(e, ERR_NOMEM, "memory is out");
     TRY(engine_borrow(&g->g, j->t.m, j->t.q, MLA_CHEAPER, e));
     TRY(roller_open(&g->roller, c, g->g, j->tok, true, on_note, j, e));
@@ -375,6 +377,7 @@ static status validate(grpo *g, int where) {
 static status keep_state(grpo *g) {
     json_decref(g->j.state);
     g->j.state = json_pack("{s:I}", "prompts", (json_int_t)g->used);
+    if (g->j.state && isfinite(g->j.score)) json_object_set_new(g->j.state, "score", json_real(g->j.score));
     return g->j.state ? OK : fail(g->j.e, ERR_NOMEM, "memory is out");
 }
 
