@@ -137,7 +137,7 @@ static const char style[] =
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
     "th,td{text-align:right;padding:6px 12px;border-bottom:1px solid var(--line);white-space:nowrap}"
     "th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;min-width:9em}thead "
-    "th{color:var(--soft);font-weight:600;font-size:.88rem}"
+    "th{color:var(--soft);font-weight:600;white-space:normal;font-size:.88rem}"
     ".pair{border-top:1px solid var(--line);padding:12px 0 2px}.pair>.prompt{font-weight:600}"
     ".two{display:grid;grid-template-columns:1fr 1fr;gap:12px}@media(max-width:640px){.two{grid-template-columns:1fr}"
     "main{padding:12px 10px 40px}.card{padding:14px 13px}th,td{padding:6px 7px;font-size:.9rem}}"
