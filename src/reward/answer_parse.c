@@ -385,7 +385,7 @@ static int postfix(parser *ps) {
 static int exponent(parser *ps) {
     if (take(ps, '{')) return group(ps, '}');
     bool minus = take(ps, '-');
-    token k = look(ps);
+    token k = token_at(ps->p, 1); /* in 2^3,456 the comma parts elements */
     int a;
     if (k.kind == T_NUM) { /* without what may follow a number elsewhere */
         ps->p = k.end;
@@ -403,8 +403,8 @@ static int power(parser *ps) {
     return k.kind == T_OP && (k.op == '^' || k.op == '_') ? 0 : a; /* 2^3^2: either way */
 }
 
-/* Known words behind a number, and single letters behind a number and a blank at the end: "5 m", but 5m is a product.
- */
+/* Known words behind a number, and single letters behind a number and a blank at the end or before a slash: "5 m" and
+ * "5 m/s", but 5m is a product. */
 static bool is_unit(const parser *ps, token k) {
     const char *from = ps->t->text.p;
     if (k.kind == T_WORD) return k.s > from && strchr("0123456789 }~)", k.s[-1]) && unit_known(k.s, (size_t)k.n);
@@ -490,25 +490,23 @@ static int with_unit(parser *ps, int a, int nodes_before) {
     return x;
 }
 
-static int sum(parser *ps) {
-    const int before = ps->t->n;
+/* Takes "\$" or "-\$" with what it is; false: there is none. */
+static bool take_money(parser *ps, token *money, bool *minus) {
+    const char *back = ps->p;
+    *minus = take(ps, '-');
+    *money = look(ps);
+    if (take(ps, '$')) return true;
+    ps->p = back;
+    *minus = false;
+    return false;
+}
+
+static int plain_sum(parser *ps) {
     static const char zero[] = "0";
-    token money = look(ps);
-    bool negative_money = false;
-    if (money.kind == T_OP && money.op == '-') { /* -\$5 */
-        const char *back = ps->p;
-        ps->p = money.end;
-        money = look(ps);
-        negative_money = money.kind == T_OP && money.op == '$';
-        if (!negative_money) ps->p = back;
-    }
-    bool has_money = take(ps, '$');
-    int a = 0;
     take(ps, '+');
     token k = look(ps);
-    if (k.kind == T_OP && (k.op == 'p' || k.op == 'm')) a = leaf(ps, N_NUM, 0, zero, 1);
-    else a = product(ps);
-    if (negative_money) a = one(ps, N_NEG, 0, a);
+    bool begins_with_pm = k.kind == T_OP && (k.op == 'p' || k.op == 'm');
+    int a = begins_with_pm ? leaf(ps, N_NUM, 0, zero, 1) : product(ps);
     while (a) {
         if (take(ps, '+')) a = two(ps, N_ADD, 0, a, product(ps));
         else if (take(ps, '-')) a = two(ps, N_SUB, 0, a, product(ps));
@@ -516,15 +514,21 @@ static int sum(parser *ps) {
         else if (take(ps, 'm')) a = two(ps, N_PM, '-', a, product(ps));
         else break;
     }
-    if (a && has_money) {
-        token w = look(ps);
-        if (w.kind == T_WORD || w.kind == T_TEXT) a = with_unit(ps, a, before); /* \$3 million, \$5 per hour */
-        int x = one(ps, N_UNIT, 'k', a);
-        ps->t->nodes[x].s = money.s;
-        ps->t->nodes[x].n = money.n;
-        return x;
-    }
-    return a ? with_unit(ps, a, before) : 0;
+    return a;
+}
+
+static int sum(parser *ps) {
+    const int before = ps->t->n;
+    token money;
+    bool minus, has_money = take_money(ps, &money, &minus);
+    int a = plain_sum(ps);
+    if (minus) a = one(ps, N_NEG, 0, a);
+    if (a) a = with_unit(ps, a, before); /* behind money, too: \$3 million, \$5 per hour */
+    if (!has_money || !a) return a;
+    int x = one(ps, N_UNIT, 'k', a);
+    ps->t->nodes[x].s = money.s;
+    ps->t->nodes[x].n = money.n;
+    return x;
 }
 
 /* --- collections ------------------------------------------------------------------------------------------------- */

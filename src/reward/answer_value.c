@@ -46,11 +46,14 @@ static uint64_t *row_mod(const values *v, int sign, int prime) {
 
 /* --- leaves ------------------------------------------------------------------------------------------------------ */
 
-/* digits * 10^ten: what a number's text says. */
+/* What a number's text says: digits * 10^ten. Separators of thousands are passed over. */
 typedef struct decimal {
     uint64_t leading; /* the first 18 digits */
-    int64_t ten;      /* with them */
-    bool point, big;  /* big: its exponent is out of reach */
+    uint64_t mod;     /* all digits, modulo a prime */
+    int64_t ten;      /* of mod */
+    int64_t dropped;  /* digits that leading lacks */
+    bool point;       /* it is written as a decimal */
+    bool big;         /* its exponent is out of reach */
 } decimal;
 
 /* The number behind an e. */
@@ -65,10 +68,11 @@ static int64_t exponent_text(const char *p, const char *end, bool *big) {
     return minus ? -e : e;
 }
 
-static decimal read_decimal(const node *x) {
+static decimal read_decimal(const node *x, uint64_t prime) {
     decimal d = {0};
     int kept = 0;
-    for (const char *p = x->s, *end = x->s + x->n; p < end; p++) {
+    const char *end = x->s + x->n;
+    for (const char *p = x->s; p < end; p++) {
         if (*p == '.') d.point = true;
         if (*p == 'e' || *p == 'E') {
             d.ten += exponent_text(p + 1, end, &d.big);
@@ -76,11 +80,15 @@ static decimal read_decimal(const node *x) {
             break;
         }
         if (!is_digit(*p)) continue;
+        uint64_t digit = (uint64_t)(*p - '0');
+        d.mod = (d.mod * 10 + digit) % prime;
         d.ten -= d.point;
-        if (kept < 18) {
-            d.leading = d.leading * 10 + (uint64_t)(*p - '0');
-            kept += kept || *p != '0';
-        } else d.ten++;
+        if (kept == 18) {
+            d.dropped++;
+        } else {
+            d.leading = d.leading * 10 + digit;
+            kept += d.leading > 0;
+        }
     }
     return d;
 }
@@ -114,27 +122,14 @@ static uint64_t divide_mod(uint64_t a, uint64_t b, uint64_t p) {
 }
 
 static uint64_t number_mod(const node *x, uint64_t p) {
-    decimal d = read_decimal(x);
+    decimal d = read_decimal(x, p);
     if (d.big) return NONE;
-    uint64_t r = 0;
-    int64_t ten = 0;
-    bool point = false;
-    for (const char *c = x->s, *end = x->s + x->n; c < end; c++) {
-        if (*c == 'e' || *c == 'E') {
-            ten += exponent_text(c + 1, end, &d.big);
-            break;
-        }
-        if (*c == '.') point = true;
-        if (!is_digit(*c)) continue;
-        r = (r * 10 + (uint64_t)(*c - '0')) % p;
-        ten -= point;
-    }
-    uint64_t scale = power_mod(10, (uint64_t)(ten < 0 ? -ten : ten), p);
-    return ten < 0 ? divide_mod(r, scale, p) : r * scale % p;
+    uint64_t scale = power_mod(10, (uint64_t)(d.ten < 0 ? -d.ten : d.ten), p);
+    return d.ten < 0 ? divide_mod(d.mod, scale, p) : d.mod * scale % p;
 }
 
 /* A whole exponent that is the same at every point. */
-static bool whole_exponent(const tree *t, const values *v, int sign, int x, int64_t *e) {
+static bool whole_exponent(const values *v, int sign, int x, int64_t *e) {
     cplx value = row(v, sign, 0)[x];
     long double r = creall(value);
     if ((v->flags[x] & HAS_VARIABLE) || cimagl(value) != 0 || !(fabsl(r) < 4e15L) || r != floorl(r)) return false;
@@ -143,7 +138,6 @@ static bool whole_exponent(const tree *t, const values *v, int sign, int x, int6
         int64_t p = (int64_t)primes[k], m = *e % p;
         if (row_mod(v, sign, k)[x] != (uint64_t)(m < 0 ? m + p : m)) return false;
     }
-    (void)t;
     return true;
 }
 
@@ -179,11 +173,11 @@ static uint64_t node_mod(const tree *t, const values *v, int sign, int prime, in
     case N_NEG: return (p - a) % p;
     case N_DEGREE: return a;
     case N_PERCENT: return divide_mod(a, 100, p);
-    case N_POW: return whole_exponent(t, v, sign, second, &e) ? raise_mod(a, e, p) : NONE;
+    case N_POW: return whole_exponent(v, sign, second, &e) ? raise_mod(a, e, p) : NONE;
     case N_FACTORIAL:
-        return whole_exponent(t, v, sign, x->first, &e) && e >= 0 && e <= FACTORIALS ? factorial_mod(e, 0, p) : NONE;
+        return whole_exponent(v, sign, x->first, &e) && e >= 0 && e <= FACTORIALS ? factorial_mod(e, 0, p) : NONE;
     case N_BINOM:
-        if (!whole_exponent(t, v, sign, x->first, &e) || !whole_exponent(t, v, sign, second, &f)) return NONE;
+        if (!whole_exponent(v, sign, x->first, &e) || !whole_exponent(v, sign, second, &f)) return NONE;
         if (f < 0 || f > e || f > FACTORIALS) return NONE;
         return divide_mod(factorial_mod(e, e - f, p), factorial_mod(f, 0, p), p);
     default: return NONE;
@@ -193,10 +187,11 @@ static uint64_t node_mod(const tree *t, const values *v, int sign, int prime, in
 /* --- by value ---------------------------------------------------------------------------------------------------- */
 
 static cplx number_at(const node *x) {
-    decimal d = read_decimal(x);
-    if (d.big || d.ten > 4000 || d.ten < -4000) return NAN;
-    long double scale = powl(10, (long double)(d.ten < 0 ? -d.ten : d.ten)), r = (long double)d.leading;
-    return d.ten < 0 ? r / scale : r * scale;
+    decimal d = read_decimal(x, primes[0]);
+    int64_t ten = d.ten + d.dropped;
+    if (d.big || ten > 4000 || ten < -4000) return NAN;
+    long double scale = powl(10, (long double)(ten < 0 ? -ten : ten)), r = (long double)d.leading;
+    return ten < 0 ? r / scale : r * scale;
 }
 
 /* Between 0.3 and 2.9, half of them negative. */
@@ -425,14 +420,14 @@ static bool equal_but_for_percent(number g, number t) {
     bool p, q, m, n;
     const node *a = atom(g, &p, &m), *b = atom(t, &q, &n);
     if (!a || !b || p == q || m != n) return false;
-    decimal d = read_decimal(a), e = read_decimal(b);
-    return !d.point && !e.point && d.leading == e.leading && d.ten == 0 && e.ten == 0;
+    decimal d = read_decimal(a, primes[0]), e = read_decimal(b, primes[0]);
+    return !d.point && !e.point && d.leading == e.leading && !d.dropped && !e.dropped && d.ten == 0 && e.ten == 0;
 }
 
 static bool is_decimal(number a) {
     bool percent, minus;
     const node *x = atom(a, &percent, &minus);
-    return x && read_decimal(x).point;
+    return x && read_decimal(x, primes[0]).point;
 }
 
 static bool equal_in_decimals(number g, number t) {
