@@ -2,6 +2,7 @@
 #include "../format/scratch.h"
 #include <math.h>
 #include "train/metrics.h"
+#include "train/plot.h"
 
 /* --- a strict little reader of XML: elements, attributes, text ------------------------------------------------------
  */
@@ -125,6 +126,55 @@ static void one_step(void **state) {
     str_free(&svg);
 }
 
+/* Where there are rewards the loss is a policy's, and what was measured before the first step is a point of its own. */
+static void rewards(void **state) {
+    (void)state;
+    page g;
+    error e = {0};
+    str svg = {0};
+    if (plot("{\"step\": 0, \"loss\": -0.5, \"lm_loss\": -0.5, \"reward\": 0.25, \"validation_reward\": 0.5, "
+             "\"before_reward\": 0.125}\n{\"step\": 1, \"loss\": -0.4, \"lm_loss\": -0.4, \"reward\": 0.75}\n",
+             "run", &g, &svg, &e) != OK)
+        fail_msg("%s", e.text);
+    assert_non_null(strstr(svg.p, ">Reward<"));
+    assert_non_null(strstr(svg.p, ">Policy loss<"));
+    assert_null(strstr(svg.p, ">Loss<"));
+    assert_non_null(strstr(svg.p, "reward 0.25 at first, 0.75 at last"));
+    assert_int_equal(g.circles, 2 + 2 + 2); /* sampled, held out (one of them before), loss */
+    assert_true(g.x[2] < g.x[0]);           /* before the first step */
+    str_free(&svg);
+}
+
+/* Panels for a report: in the order of the table, without what is zero all the time, and with ends of columns. */
+static void panels_for_reports(void **state) {
+    (void)state;
+    error e = {0};
+    history *h;
+    str out = {0};
+    double first, last;
+    scratch s = scratch_open();
+    static const char lines[] = "{\"step\": 3, \"loss\": 2, \"lr\": 1, \"kl\": 0, \"grad_norm\": 1}\n"
+                                "{\"step\": 4, \"loss\": 1, \"lr\": 1, \"kl\": 0, \"grad_norm\": 1}\n";
+    char *run = scratch_path(&s, "run");
+    scratch_write(&s, "run/metrics.jsonl", lines, sizeof lines - 1);
+    if (history_open(&h, run, &e) != OK) fail_msg("%s", e.text);
+    history_panels(h, &out);
+    const char *loss = strstr(out.p, "aria-label='Loss'"), *norm = strstr(out.p, "aria-label='Gradient norm'");
+    assert_true(loss && norm && loss < norm);
+    assert_null(strstr(out.p, "KL to the reference"));
+    assert_null(strstr(out.p, "Learning rate"));
+    assert_true(history_ends(h, "loss", &first, &last) && first == 2 && last == 1);
+    assert_false(history_ends(h, "reward", &first, &last));
+    assert_false(history_ends(h, "nothing", &first, &last));
+    assert_true(history_steps(h) == 5);
+    history_close(h);
+    str_free(&out);
+    assert_int_not_equal(history_open(&h, "/nowhere", &e), OK);
+    assert_null(h);
+    free(run);
+    scratch_close(&s);
+}
+
 /* Values 0, 1, 2, 4 at the steps 0, 1, 2, 4 lie on a straight line from the lower left to the right. */
 static void right_places(void **state) {
     (void)state;
@@ -210,8 +260,9 @@ static void refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_step), cmocka_unit_test(right_places),
-                                       cmocka_unit_test(smoothed), cmocka_unit_test(long_run),
-                                       cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_step),     cmocka_unit_test(rewards),  cmocka_unit_test(panels_for_reports),
+        cmocka_unit_test(right_places), cmocka_unit_test(smoothed), cmocka_unit_test(long_run),
+        cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
