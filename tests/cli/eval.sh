@@ -76,7 +76,7 @@ verdict "jsonl in a conversation" eval 'h 0 --task jsonl --data "$t/any.jsonl" -
     py "d[\"chat\"] and a[0, 0][\"prompt\"].endswith(\"<think>\")" q.jsonl'
 verdict "a table" eval 'h 0 --task jsonl --data "$t/any.jsonl" --max-tokens 3 && out_has "standard error" && ! out_has "{"'
 verdict "the same whatever the threads" eval 'h 0 --task jsonl --data "$t/any.jsonl" --samples 3 --max-tokens 5 --threads 1 --json && cp "$t/out" "$t/one" &&
-    h 0 --task jsonl --data "$t/any.jsonl" --samples 3 --max-tokens 5 --threads 2 --sequences 2 --json && cmp -s "$t/one" "$t/out"'
+    h 0 --task jsonl --data "$t/any.jsonl" --samples 3 --max-tokens 5 --threads 2 --json && cmp -s "$t/one" "$t/out"'
 
 # ---- going on ----
 
@@ -84,7 +84,8 @@ verdict "a longer run goes on" eval 'h 0 --task jsonl --data "$t/any.jsonl" -n 2
     h 0 --task jsonl --data "$t/any.jsonl" --max-tokens 3 -o "$t/r.jsonl" && [ "$(wc -l <"$t/r.jsonl")" -eq 6 ] &&
     head -n 3 "$t/r.jsonl" | cmp -s - "$t/first"'
 verdict "a torn file goes on" eval 'head -c "$(($(wc -c <"$t/r.jsonl") - 9))" "$t/r.jsonl" >"$t/torn.jsonl" &&
-    h 0 --task jsonl --data "$t/any.jsonl" --max-tokens 3 -o "$t/torn.jsonl" && cmp -s "$t/r.jsonl" "$t/torn.jsonl"'
+    h 0 --task jsonl --data "$t/any.jsonl" --max-tokens 3 -o "$t/torn.jsonl" && [ "$(wc -l <"$t/torn.jsonl")" -eq 6 ] &&
+    py "sorted(a) == [(i, 0) for i in range(5)]" torn.jsonl && head -n 5 "$t/r.jsonl" >"$t/a" && head -n 5 "$t/torn.jsonl" | cmp -s - "$t/a"'
 verdict "other options, other file" eval 'h 2 --task jsonl --data "$t/any.jsonl" --max-tokens 4 -o "$t/r.jsonl" && one_line && err_has "max_tokens is 3 there and 4 here" &&
     h 2 --task jsonl --data "$t/any.jsonl" -o "$t/any.jsonl" && one_line && err_has "name another file"'
 # begun SIGNAL FILE LINES ARGUMENTS...: starts a run and sends it the signal when the file has so many lines
@@ -99,8 +100,9 @@ begun() {
     code=$?
 }
 many="--task jsonl --data $t/many.jsonl --samples 2 --max-tokens 100 --seed 5 --json"
-verdict "kill -9" eval 'h 0 $many -o "$t/whole.jsonl" && cp "$t/out" "$t/report" && { begun KILL "$t/k.jsonl" 9 $many 2>/dev/null; true; } &&
-    h 0 $many -o "$t/k.jsonl" && cmp -s "$t/report" "$t/out" && sort "$t/whole.jsonl" >"$t/a" && sort "$t/k.jsonl" | cmp -s - "$t/a"'
+verdict "kill -9" eval '{ begun KILL "$t/k.jsonl" 9 $many 2>/dev/null; true; } && head -n 9 "$t/k.jsonl" >"$t/a" && h 0 $many -o "$t/k.jsonl" &&
+    py "d[\"sampled\"][\"answers\"] == 400 and sorted(a) == [(i, k) for i in range(200) for k in range(2)]" k.jsonl &&
+    [ "$(wc -l <"$t/k.jsonl")" -eq 401 ] && head -n 9 "$t/k.jsonl" | cmp -s - "$t/a"'
 verdict "Ctrl-C" eval 'begun INT "$t/i.jsonl" 1 --task jsonl --data "$t/any.jsonl" --samples 500 --temperature 1 --max-tokens 3000
     [ $code -eq 130 ] && [ ! -s "$t/out" ] && [ "$(wc -l <"$t/i.jsonl")" -eq 1 ]'
 
