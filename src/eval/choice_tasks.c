@@ -14,7 +14,7 @@
 #include <string.h>
 #include "base/file.h"
 #include "base/rng.h"
-#include "eval/ask.h"
+#include "eval/judge.h"
 #include "eval/loading.h"
 #include "eval/tasks.h"
 #include "text/template_text.h"
@@ -174,19 +174,8 @@ static status gpqa_item(const rows *r, int64_t i, const eval_options *o, item *o
     return choice_item(&gpqa_style, r, i, o, out, e);
 }
 
-static bool same_letter(const char *a, const char *b) {
-    return *a == *b;
-}
-
-static status judge_letter(const question *q, const char *completion, int rule, judgement *j, error *e) {
-    (void)rule, (void)e;
-    const bool found = answer_find(completion, ANSWER_LETTER, &j->extracted);
-    j->verdict = found && strcmp(j->extracted.p, q->answer) == 0 ? RIGHT : WRONG;
-    return OK;
-}
-
 static status answer_choices(engine *g, const questions *q, const choice_style *y, json_t *out, error *e) {
-    const ask_rules ask = {.max_tokens = 4096, .judge = judge_letter, .same = same_letter};
+    const ask_rules ask = {.max_tokens = 4096, .judge = judge_letter, .same = same_text};
     return q->o->chat ? ask_written(g, q, &ask, out, e) : ask_likelihood(g, q, &y->letters, out, e);
 }
 

@@ -4,7 +4,7 @@
  *   jsonl:exact    what the model wrote, behind its thinking and without white space around it, is the same text
  *   jsonl:letter   the letter of a multiple choice                                                                   */
 #include <string.h>
-#include "eval/ask.h"
+#include "eval/judge.h"
 #include "eval/loading.h"
 #include "eval/tasks.h"
 #include "text/template_text.h"
@@ -35,13 +35,6 @@ static status jsonl_item(const rows *r, int64_t i, const eval_options *o, item *
     return OK;
 }
 
-static status judge_meaning(const question *q, const char *completion, int rule, judgement *j, error *e) {
-    (void)rule, (void)e;
-    const bool found = answer_find(completion, ANSWER_ANY, &j->extracted);
-    j->verdict = found ? answer_equal(q->answer, j->extracted.p) : WRONG;
-    return OK;
-}
-
 static status judge_exact(const question *q, const char *completion, int rule, judgement *j, error *e) {
     static const char end[] = "</think>";
     (void)rule, (void)e;
@@ -51,21 +44,6 @@ static status judge_exact(const question *q, const char *completion, int rule, j
     str_add(&j->extracted, given.p, given.n);
     j->verdict = given.n == right.n && memcmp(given.p, right.p, right.n) == 0 ? RIGHT : WRONG;
     return OK;
-}
-
-static status judge_letter(const question *q, const char *completion, int rule, judgement *j, error *e) {
-    (void)rule, (void)e;
-    const bool found = answer_find(completion, ANSWER_LETTER, &j->extracted);
-    j->verdict = found && strcmp(j->extracted.p, q->answer) == 0 ? RIGHT : WRONG;
-    return OK;
-}
-
-static bool same_meaning(const char *a, const char *b) {
-    return answer_equal(a, b) == RIGHT;
-}
-
-static bool same_text(const char *a, const char *b) {
-    return strcmp(a, b) == 0;
 }
 
 static status form_of(const char *kind, form *out, error *e) {

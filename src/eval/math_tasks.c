@@ -7,20 +7,12 @@
  * template: no examples, and the sentence that DeepSeek-R1's authors recommend.                           */
 #include <ctype.h>
 #include <string.h>
-#include "eval/ask.h"
+#include "eval/judge.h"
 #include "eval/loading.h"
 #include "eval/tasks.h"
 
 static status no_kind(const char *task, const char *kind, error *e) {
     return kind ? fail(e, ERR_ARG, "%s has no kind \"%s\"", task, kind) : OK;
-}
-
-static bool same_text(const char *a, const char *b) {
-    return strcmp(a, b) == 0;
-}
-
-static bool same_meaning(const char *a, const char *b) {
-    return answer_equal(a, b) == RIGHT;
 }
 
 /* --- gsm8k -------------------------------------------------------------------------------------------------------- */
@@ -156,13 +148,6 @@ static status math_item(const rows *r, int64_t i, const eval_options *o, item *o
     return OK;
 }
 
-static status math_judge(const question *q, const char *completion, int rule, judgement *j, error *e) {
-    (void)rule, (void)e;
-    const bool found = answer_find(completion, ANSWER_ANY, &j->extracted);
-    j->verdict = found ? answer_equal(q->answer, j->extracted.p) : WRONG;
-    return OK;
-}
-
 static status math_shots(const eval_options *o, json_t *shots, error *e) {
     const int n = o->shots >= 0 ? o->shots : o->chat ? 0 : MINERVA;
     status s = n > MINERVA ? fail(e, ERR_ARG, "math has %d worked examples, not %d", MINERVA, n) : OK;
@@ -182,7 +167,7 @@ status math_eval(engine *g, const tokenizer *t, const char *kind, const eval_opt
     const ask_rules ask = {.stop = stop,
                            .n_stop = o->chat ? 0 : 1,
                            .max_tokens = o->chat ? 4096 : 256,
-                           .judge = math_judge,
+                           .judge = judge_meaning,
                            .same = same_meaning};
     TRY(no_kind("math", kind, e));
     json_t *shots = json_array();
