@@ -306,6 +306,7 @@ static const json_t *given(const reader *r, const char *section, const char *key
 static status check_names(const reader *r) {
     const char *section, *key;
     json_t *s, *v;
+    if (json_object_get(r->t->sections, "stages")) return unknown_section(r, "stages");
     json_object_foreach(r->t->sections, section, s) {
         const config_option *o = config_options;
         while (o->section && strcmp(o->section, section) != 0) o++;
