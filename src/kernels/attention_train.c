@@ -9,15 +9,16 @@
  * summed in the order of the waves whatever the threads do, and few long documents make as many tasks as many short
  * ones. The tail's derivative is a sum over heads: each task's heads have an own partial sum, added up at the end. With
  * keep, blocks are multiplied whole and weights of rows that are not kept are zeros; blocks with no kept row are left
- * out. */
+ * out. In trees, too, and a block has up to two parts: the trunk's keys and those of the queries' branches. */
 #include <math.h>
 #include <string.h>
 #include "kernels/train_blocks.h"
 
 enum {
-    CHUNK = 256,   /* rows whose operands stay in the second cache */
-    QUERIES = 64,  /* queries of a block; blocks on the diagonal are multiplied whole */
-    TAIL_SUMS = 16 /* partial sums of a tail at most */
+    CHUNK = 256,    /* rows whose operands stay in the second cache */
+    QUERIES = 64,   /* queries of a block; blocks on the diagonal are multiplied whole */
+    BRANCHING = 32, /* the same in trees, where a block may have several branches */
+    TAIL_SUMS = 16  /* partial sums of a tail at most */
 };
 
 static const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
@@ -95,11 +96,27 @@ static space space_of(const run *r, int thread) {
 /* --- blocks ---------------------------------------------------------------------------------------------------------
  */
 
+static int64_t queries_of(const attention_train *a) {
+    return a->from ? BRANCHING : QUERIES;
+}
+
+/* Part 0 or 1 of the block of queries [q, q + nq) and the keys of a chunk. */
+static bool meet(const space *w, block_pair *p, const attention_train *a, int64_t q, int64_t nq, int64_t key,
+                 int part) {
+    if (a->from) return block_meet_tree(p, a, q, nq, key, CHUNK, part, w->mask);
+    return part == 0 && block_meet(p, a, q, nq, key, CHUNK, w->mask);
+}
+
+/* Queries of the chunk that begins with q see keys of that which begins with key <= q; false: certainly none. */
+static bool may_see(const attention_train *a, int64_t q, int64_t key) {
+    return !a->from || key < a->trunk || a->from[q] < key + CHUNK;
+}
+
 /* s = k q' of a block, both laid out. */
 static void score(const run *r, const space *w, const block_pair *p, const attention_train *a, int64_t chunk) {
     int64_t d = block_pad(a->d_qk);
-    block_multiply(&r->b, w->s, true, w->k, d, p->padded, d, block_at(&r->b, w->q, (p->q - chunk) * d), d * GROUP,
-                   p->groups);
+    block_multiply(&r->b, w->s, true, block_at(&r->b, w->k, p->key % CHUNK * d), d, p->padded, d,
+                   block_at(&r->b, w->q, (p->q - chunk) * d), d * GROUP, p->groups);
 }
 
 static const float *query_rows(const attention_train *a, int64_t q, int64_t head) {
@@ -117,7 +134,8 @@ static void add_values(const run *r, const space *w, const block_pair *p, const 
                        float *o) {
     int64_t rows = block_groups(a->d_v) * GROUP;
     if (!first) r->b.train->multiply(o, rows, p->groups, w->fix);
-    block_multiply(&r->b, o, first, w->v_turned, CHUNK, rows, p->padded, w->x, p->padded * GROUP, p->groups);
+    block_multiply(&r->b, o, first, block_at(&r->b, w->v_turned, p->key % CHUNK), CHUNK, rows, p->padded, w->x,
+                   p->padded * GROUP, p->groups);
 }
 
 /* o and lse of the queries of a block, from tiles of o' and sums that become their inverses. */
@@ -133,40 +151,52 @@ static void finish_forward(const run *r, const space *w, const unit *u, int64_t 
     block_store(&r->b, o, groups, a->d_v, nq, a->o + q * a->ldo + u->head * a->d_v, a->ldo, false);
 }
 
+/* A block of queries against the keys that are laid out; o' are its tiles. Returns whether they are begun. */
+static bool forward_block(const run *r, const space *w, const unit *u, int64_t q, int64_t nq, int64_t first,
+                          int64_t key, bool begun, float *o) {
+    const attention_train *a = u->a;
+    for (int part = 0; part < 2; part++) {
+        block_pair p;
+        if (!meet(w, &p, a, q, nq, key, part)) continue;
+        score(r, w, &p, a, first);
+        train_softmax s = {.t = block_tiles(&r->b, &p, w->s),
+                           .scale = a->scale * LOG2_E,
+                           .max = w->max + (q - first),
+                           .sum = w->sum + (q - first),
+                           .correction = w->fix,
+                           .x = w->x};
+        r->b.train->softmax(&s);
+        add_values(r, w, &p, a, !begun, o);
+        begun = true;
+    }
+    return begun;
+}
+
 static void forward_task(void *arg, int64_t task, int thread) {
     const run *r = arg;
     const unit *u = &r->units[task];
     const attention_train *a = u->a;
     space w = space_of(r, thread);
     int64_t first = u->chunk * CHUNK, end = least(first + CHUNK, a->n), d_v = block_groups(a->d_v) * GROUP, ld;
-    int64_t kv_head = u->head / (a->heads / a->kv_heads);
+    int64_t kv_head = u->head / (a->heads / a->kv_heads), step = queries_of(a);
     block_columns_of(&r->b, w.q, query_rows(a, first, u->head), a->ldq, end - first, a->d_qk);
-    bool begun[CHUNK / QUERIES] = {false};
+    bool begun[CHUNK / BRANCHING] = {false};
     memset(w.sum, 0, CHUNK * sizeof *w.sum);
     for (int64_t i = 0; i < CHUNK; i++) w.max[i] = -INFINITY;
     for (int64_t key = 0; key < end; key += CHUNK) {
+        if (!may_see(a, first, key)) continue;
         int64_t keys = least(CHUNK, end - key);
         const float *k = block_keys(a, key, keys, kv_head, w.joined, &ld);
         block_rows(&r->b, w.k, k, ld, keys, a->d_qk);
         block_turned(&r->b, w.v_turned, CHUNK, value_rows(a, key, kv_head), a->ldv, keys, a->d_v);
-        for (int64_t q = first; q < end; q += QUERIES) {
-            block_pair p;
-            if (!block_meet(&p, a, q, least(QUERIES, end - q), key, CHUNK, w.mask)) continue;
-            score(r, &w, &p, a, first);
-            train_softmax s = {.t = block_tiles(&r->b, &p, w.s),
-                               .scale = a->scale * LOG2_E,
-                               .max = w.max + (q - first),
-                               .sum = w.sum + (q - first),
-                               .correction = w.fix,
-                               .x = w.x};
-            r->b.train->softmax(&s);
-            add_values(r, &w, &p, a, !begun[(q - first) / QUERIES], w.dq + (q - first) * d_v);
-            begun[(q - first) / QUERIES] = true;
+        for (int64_t q = first; q < end; q += step) {
+            bool *b = &begun[(q - first) / step];
+            *b = forward_block(r, &w, u, q, least(step, end - q), first, key, *b, w.dq + (q - first) * d_v);
         }
     }
-    for (int64_t q = first; q < end; q += QUERIES) {
-        if (!begun[(q - first) / QUERIES]) memset(w.dq + (q - first) * d_v, 0, (size_t)(QUERIES * d_v) * sizeof *w.dq);
-        finish_forward(r, &w, u, q, least(QUERIES, end - q), q - first, w.dq + (q - first) * d_v);
+    for (int64_t q = first; q < end; q += step) {
+        if (!begun[(q - first) / step]) memset(w.dq + (q - first) * d_v, 0, (size_t)(step * d_v) * sizeof *w.dq);
+        finish_forward(r, &w, u, q, least(step, end - q), q - first, w.dq + (q - first) * d_v);
     }
 }
 
@@ -187,9 +217,10 @@ static void take_rows(const run *r, const space *w, const attention_train *a, in
 static void block_gradient(const run *r, const space *w, const block_pair *p, const attention_train *a, int64_t chunk,
                            int64_t n) {
     int64_t at = p->q - chunk, d_v = block_pad(a->d_v), nq = p->groups * GROUP, x_group = block_pad(n) * GROUP;
+    int64_t row = p->key % CHUNK;
     score(r, w, p, a, chunk);
-    block_multiply(&r->b, w->dp, true, w->v, d_v, p->padded, d_v, block_at(&r->b, w->d_o, at * d_v), d_v * GROUP,
-                   p->groups);
+    block_multiply(&r->b, w->dp, true, block_at(&r->b, w->v, row * d_v), d_v, p->padded, d_v,
+                   block_at(&r->b, w->d_o, at * d_v), d_v * GROUP, p->groups);
     train_gradient g = {.t = block_tiles(&r->b, p, w->s),
                         .dp = w->dp,
                         .scale = a->scale * LOG2_E,
@@ -200,12 +231,12 @@ static void block_gradient(const run *r, const space *w, const block_pair *p, co
                         .ds_rows = w->ds,
                         .ds_x = w->x};
     r->b.train->gradient(&g);
-    block_multiply(&r->b, w->dq, true, w->k_turned, CHUNK, block_groups(a->d_qk) * GROUP, p->padded, w->x,
-                   p->padded * GROUP, p->groups);
-    block_multiply(&r->b, w->dv, false, w->p, nq, p->padded, nq, block_at(&r->b, w->d_o_lanes, at * GROUP), x_group,
-                   block_groups(a->d_v));
-    block_multiply(&r->b, w->dk, false, w->ds, nq, p->padded, nq, block_at(&r->b, w->q_lanes, at * GROUP), x_group,
-                   block_groups(a->d_qk));
+    block_multiply(&r->b, w->dq, true, block_at(&r->b, w->k_turned, row), CHUNK, block_groups(a->d_qk) * GROUP,
+                   p->padded, w->x, p->padded * GROUP, p->groups);
+    block_multiply(&r->b, w->dv + row * block_groups(a->d_v) * GROUP, false, w->p, nq, p->padded, nq,
+                   block_at(&r->b, w->d_o_lanes, at * GROUP), x_group, block_groups(a->d_v));
+    block_multiply(&r->b, w->dk + row * block_groups(a->d_qk) * GROUP, false, w->ds, nq, p->padded, nq,
+                   block_at(&r->b, w->q_lanes, at * GROUP), x_group, block_groups(a->d_qk));
 }
 
 /* The queries of one head against the keys that are laid out. */
@@ -217,13 +248,18 @@ static void head_gradient(const run *r, const space *w, const attention_train *a
     block_columns_of(&r->b, w->d_o, d_o, a->ldo, n, a->d_v);
     block_lanes(&r->b, w->d_o_lanes, d_o, a->ldo, n, a->d_v);
     take_rows(r, w, a, first, n, head);
-    for (int64_t q = first; q < first + n; q += QUERIES) {
-        block_pair p;
-        bool some = block_meet(&p, a, q, least(QUERIES, first + n - q), key, CHUNK, w->mask);
-        if (some) block_gradient(r, w, &p, a, first, n);
-        else if (r->wave == 0) memset(w->dq, 0, (size_t)(block_pad(a->d_qk) * QUERIES) * sizeof *w->dq);
-        else continue;
-        block_store(&r->b, w->dq, p.groups, a->d_qk, p.nq, a->dq + q * a->ldq + head * a->d_qk, a->ldq, r->wave > 0);
+    for (int64_t q = first; q < first + n; q += queries_of(a)) {
+        int64_t nq = least(queries_of(a), first + n - q);
+        float *dq = a->dq + q * a->ldq + head * a->d_qk;
+        bool there = r->wave > 0;
+        for (int part = 0; part < 2; part++) {
+            block_pair p;
+            if (!meet(w, &p, a, q, nq, key, part)) continue;
+            block_gradient(r, w, &p, a, first, n);
+            block_store(&r->b, w->dq, p.groups, a->d_qk, nq, dq, a->ldq, there);
+            there = true;
+        }
+        for (int64_t i = 0; i < nq && !there; i++) memset(dq + i * a->ldq, 0, (size_t)a->d_qk * sizeof *dq);
     }
 }
 
@@ -313,7 +349,7 @@ static int64_t list_wave(const attention_train *list, int count, int64_t wave, b
         const attention_train *a = &list[i];
         int64_t numbers = a->n * a->d_tail;
         for (int64_t c = 0; c + wave < chunks_of(a); c++)
-            for (int g = 0; g < (once ? 1 : head_units(a)); g++)
+            for (int g = 0; g < (once ? 1 : head_units(a)) && may_see(a, (c + wave) * CHUNK, c * CHUNK); g++)
                 units[n++] = (unit){.a = a, .chunk = c, .head = g * heads_together(a), .tail = tails + g * numbers};
         tails += head_units(a) * numbers;
     }

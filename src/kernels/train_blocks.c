@@ -123,6 +123,38 @@ bool block_meet(block_pair *p, const attention_train *a, int64_t q, int64_t nq, 
     return true;
 }
 
+/* A key of the trunk is seen by all queries from its own row on, one of a branch by those of the branch alone. */
+static void mask_tree(uint16_t *mask, const block_pair *p, const attention_train *a) {
+    int64_t after = 0; /* the first query whose branch begins after the key */
+    for (int64_t r = 0; r < p->padded; r++) {
+        const int64_t key = p->key + r;
+        while (after < p->nq && a->from[p->q + after] <= key) after++;
+        const int64_t last = r >= p->keys ? 0 : key < a->trunk ? p->nq : after;
+        for (int64_t g = 0; g < p->groups; g++) {
+            int64_t first = key - p->q - g * GROUP, end = least(GROUP, last - g * GROUP);
+            if (first < 0) first = 0;
+            mask[r * p->groups + g] = first < end ? (uint16_t)((1u << end) - (1u << first)) : 0;
+        }
+    }
+}
+
+bool block_meet_tree(block_pair *p, const attention_train *a, int64_t q, int64_t nq, int64_t key, int64_t keys,
+                     int part, uint16_t *mask) {
+    const int64_t end = least(key + keys, q + nq), shared = least(key + keys, a->trunk);
+    int64_t own = a->from[q] / BLOCK_PAD * BLOCK_PAD;
+    if (own < key) own = key;
+    const bool touch = key < a->trunk && own <= round_up(shared, BLOCK_PAD);
+    const int64_t first = part == 0 ? key : own, last = part == 0 && !touch ? shared : end;
+    if (first >= last || (part == 0 && key >= a->trunk) || (part == 1 && touch)) return false;
+    *p = (block_pair){.q = q, .nq = nq, .key = first, .keys = last - first, .mask = mask};
+    p->groups = block_pad(nq) / GROUP;
+    p->padded = block_pad(p->keys);
+    const bool all = first + p->padded <= a->trunk || a->from[q + nq - 1] <= first;
+    if (all && first + p->padded <= q + 1 && nq == p->groups * GROUP) p->mask = NULL;
+    else mask_tree(mask, p, a);
+    return true;
+}
+
 const float *block_keys(const attention_train *a, int64_t key, int64_t n, int64_t head, float *joined, int64_t *ld) {
     const float *k = a->k + key * a->ldk + head * a->k_head;
     int64_t own = a->d_qk - a->d_tail;

@@ -77,6 +77,10 @@ typedef struct block_pair {
  * `mask` unless every query sees all. False when no query sees any. */
 bool block_meet(block_pair *p, const attention_train *a, int64_t q, int64_t nq, int64_t key, int64_t keys,
                 uint16_t *mask);
+/* The same for a tree, where the keys that some query sees lie in up to two pieces: part 0, in the trunk, and part 1,
+ * in the queries' branches. When these touch, part 0 has all. */
+bool block_meet_tree(block_pair *p, const attention_train *a, int64_t q, int64_t nq, int64_t key, int64_t keys,
+                     int part, uint16_t *mask);
 
 /* Keys [key, key + n) of a kv head with their tails, joined in `joined`, [n][d_qk], when there are tails; *ld is how
  * far rows are apart. */

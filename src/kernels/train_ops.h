@@ -83,9 +83,12 @@ void op_embedding_dw(queue *q, real *dw, const int32_t *ids, const real *dh, int
 
 /* --- attention of whole documents -------------------------------------------------------------------------------
  * One document of n tokens: row i sees the rows 0 .. i; with keep (DSA) only the rows keep[i * keep_stride ..][0 ..
- * keep_n[i]), ascending and all visible. The key of kv head g at row s is k[s][g][0 .. d_qk - d_tail) followed by
- * tail[s][0 .. d_tail), which all heads share (the rotary part of MLA). Query head h uses kv head h / (heads /
- * kv_heads). No n x n matrix is kept: backward computes the weights again from lse.
+ * keep_n[i]), ascending and all visible; in a tree (data/batch.h) the rows 0 .. trunk - 1 and from[i] .. i, those after
+ * i left out, where from[i] is 0 in the trunk and does not fall.
+ *
+ * The key of kv head g at row s is k[s][g][0 .. d_qk - d_tail) followed by tail[s][0 .. d_tail), which all heads share
+ * (the rotary part of MLA). Query head h uses kv head h / (heads / kv_heads). No n x n matrix is kept: backward
+ * computes the weights again from lse.
  *   forward:  o = softmax(scale q k') v,   lse[i][h] = log sum_s exp(scale q[i][h] . k[s])  (natural logarithm)
  *   backward: from o, lse and d_o sets dq, dk, dtail, dv, which lie in memory like q, k, tail, v.
  *             (dv = p' d_o, dp = d_o v', ds = p (dp - sum_j d_o o), dq = scale ds k, dk = scale ds' q: FlashAttention,
@@ -103,6 +106,8 @@ typedef struct attention_train {
     real scale;
     const int32_t *keep, *keep_n; /* or NULL */
     int64_t keep_stride;
+    const int32_t *from; /* NULL: no tree; not with keep */
+    int64_t trunk;
 } attention_train;
 void op_attention_forward(queue *q, const attention_train *list, int count);
 void op_attention_backward(queue *q, const attention_train *list, int count);

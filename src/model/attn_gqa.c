@@ -156,6 +156,10 @@ static status forward(part_call *c) {
                                             .d_qk = (int)d,
                                             .d_v = (int)d,
                                             .scale = (real)config_attention_scale(m)};
+        if (x->trunk && x->trunk[i]) {
+            s->attention[i].trunk = x->trunk[i];
+            s->attention[i].from = x->from + first;
+        }
     }
     op_attention_forward(c->q, s->attention, x->n_seq);
     return output(c, s);

@@ -506,6 +506,10 @@ static status mla_forward(part_call *c) {
                                             .d_tail = (int)m->qk_rope_head_dim,
                                             .d_v = (int)v,
                                             .scale = (real)config_attention_scale(m)};
+        if (x->trunk && x->trunk[i]) {
+            x->attention[i].trunk = x->trunk[i];
+            x->attention[i].from = x->from + first;
+        }
         if (x->keep_n) {
             x->attention[i].keep = x->keep + first * m->index_topk;
             x->attention[i].keep_n = x->keep_n + first;

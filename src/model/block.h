@@ -107,6 +107,8 @@ typedef struct flow {   /* what runs through the blocks */
     attention_train *attention; /* [n_seq]: made by mla_project, filled in by mla, read by the indexer's loss */
     const int64_t *batch_row;   /* [n_batch_rows + 1]: the rows (sequences) of the batch, for the balance loss */
     int64_t n_batch_rows;
+    const int64_t *trunk; /* [n_seq]: of each document that is a tree (data/batch.h), else 0; NULL: none is */
+    const int32_t *from;
 } flow;
 
 /* What a step minimises besides the language-model loss, and how a part shall run. Factors are gradients of the total

@@ -10,6 +10,7 @@ enum { MICRO_TOKENS = 8192 }; /* of a micro-batch, when nobody says how many com
 struct policy {
     policy_loss_options o;
     int64_t micro;
+    bool trees;
     arena *mem, *step; /* of a micro-batch; of a call of policy_batches */
     const policy_item *list;
     int64_t n, count;    /* items, micro-batches */
@@ -36,6 +37,10 @@ status policy_open(policy **out, const policy_loss_options *o, double temperatur
     return fail(e, ERR_NOMEM, "memory is out");
 }
 
+void policy_share_prompts(policy *p, const trainer *t) {
+    p->trees = trainer_takes_trees(t);
+}
+
 void policy_close(policy *p) {
     if (!p) return;
     arena_close(p->mem);
@@ -49,28 +54,88 @@ static int64_t rows_of(const policy_item *x) { /* the last token is nobody's inp
     return x->n_prompt + x->n - 1;
 }
 
-static status lay_out(policy *p, token_batch *b, int64_t first, int64_t end, error *e) {
-    int64_t n = 0, items = end - first;
-    for (int64_t i = first; i < end; i++) n += rows_of(&p->list[i]);
-    arena_reset(p->mem);
-    int32_t *ids = arena_take(p->mem, (size_t)n * sizeof *ids), *next = arena_take(p->mem, (size_t)n * sizeof *next),
-            *target = arena_take(p->mem, (size_t)n * sizeof *target);
-    int64_t *doc = arena_take(p->mem, (size_t)(items + 1) * sizeof *doc), at = 0;
-    if (!ids || !next || !target || !doc) return fail(e, ERR_NOMEM, "memory is out");
-    *b = (token_batch){
-        .n = n, .n_docs = items, .n_rows = items, .ids = ids, .next = next, .target = target, .doc = doc, .row = doc};
-    for (int64_t i = first; i < end; i++) {
-        const policy_item *x = &p->list[i];
-        const int64_t rows = rows_of(x);
-        doc[i - first] = at;
-        memcpy(ids + at, x->prompt, (size_t)x->n_prompt * sizeof *ids);
-        memcpy(ids + at + x->n_prompt, x->ids, (size_t)(x->n - 1) * sizeof *ids);
-        for (int64_t r = 0; r < rows; r++) next[at + r] = r + 1 < rows ? ids[at + r + 1] : x->ids[x->n - 1];
-        for (int64_t r = 0; r < rows; r++) target[at + r] = r + 1 >= x->n_prompt ? next[at + r] : -1;
-        b->n_targets += x->n;
-        at += rows;
+/* How many items from i on have the same prompt: they become one tree. */
+static int64_t alike(const policy *p, int64_t i, int64_t end) {
+    const policy_item *x = &p->list[i];
+    int64_t n = 1;
+    if (!p->trees || x->n_prompt < 2) return 1;
+    while (i + n < end && x[n].n_prompt == x->n_prompt &&
+           memcmp(x[n].prompt, x->prompt, (size_t)x->n_prompt * sizeof *x->prompt) == 0)
+        n++;
+    return n;
+}
+
+typedef struct layout { /* of a micro-batch */
+    token_batch *b;
+    int32_t *ids, *next, *target, *from;
+    int64_t *doc, *row, *trunk, at;
+} layout;
+
+static status open_layout(policy *p, layout *l, int64_t n, int64_t items, error *e) {
+    arena *m = p->mem;
+    arena_reset(m);
+    l->ids = arena_take(m, (size_t)n * sizeof *l->ids);
+    l->next = arena_take(m, (size_t)n * sizeof *l->next);
+    l->target = arena_take(m, (size_t)n * sizeof *l->target);
+    l->from = arena_take(m, (size_t)n * sizeof *l->from);
+    l->doc = arena_take(m, (size_t)(items + 1) * sizeof *l->doc);
+    l->row = arena_take(m, (size_t)(items + 1) * sizeof *l->row);
+    l->trunk = arena_take(m, (size_t)items * sizeof *l->trunk);
+    const bool ok = l->ids && l->next && l->target && l->from && l->doc && l->row && l->trunk;
+    return ok ? OK : fail(e, ERR_NOMEM, "memory is out");
+}
+
+/* The prompt but its last token: the row that predicts a completion's first token is the completion's own. */
+static void add_trunk(layout *l, const policy_item *x, int64_t trunk) {
+    memcpy(l->ids + l->at, x->prompt, (size_t)trunk * sizeof *l->ids);
+    memcpy(l->next + l->at, x->prompt + 1, (size_t)trunk * sizeof *l->next);
+    for (int64_t r = 0; r < trunk; r++) {
+        l->target[l->at + r] = -1;
+        l->from[l->at + r] = 0;
     }
-    doc[items] = at;
+    l->at += trunk;
+}
+
+/* What comes after the first `trunk` tokens. */
+static void add_branch(layout *l, const policy_item *x, int64_t trunk, int64_t from) {
+    const int64_t own = x->n_prompt - trunk, rows = own + x->n - 1;
+    int32_t *ids = l->ids + l->at, *next = l->next + l->at;
+    memcpy(ids, x->prompt + trunk, (size_t)own * sizeof *ids);
+    memcpy(ids + own, x->ids, (size_t)(x->n - 1) * sizeof *ids);
+    for (int64_t r = 0; r < rows; r++) {
+        next[r] = r + 1 < rows ? ids[r + 1] : x->ids[x->n - 1];
+        l->target[l->at + r] = r + 1 >= own ? next[r] : -1;
+        l->from[l->at + r] = (int32_t)from;
+    }
+    l->b->n_targets += x->n;
+    l->at += rows;
+}
+
+static status lay_out(policy *p, token_batch *b, int64_t first, int64_t end, error *e) {
+    layout l = {.b = b};
+    int64_t n = 0;
+    for (int64_t i = first; i < end; i++) n += rows_of(&p->list[i]);
+    TRY(open_layout(p, &l, n, end - first, e));
+    *b = (token_batch){.ids = l.ids, .next = l.next, .target = l.target, .doc = l.doc, .row = l.row};
+    for (int64_t i = first, group; i < end; i += group) {
+        const policy_item *x = &p->list[i];
+        const int64_t start = l.at;
+        group = alike(p, i, end);
+        const int64_t trunk = group > 1 ? x->n_prompt - 1 : 0;
+        l.doc[b->n_docs] = start;
+        l.trunk[b->n_docs++] = trunk;
+        for (int64_t k = 0; k < group; k++) {
+            l.row[b->n_rows++] = l.at;
+            if (k == 0) add_trunk(&l, x, trunk);
+            add_branch(&l, &x[k], trunk, trunk ? l.at - start : 0);
+        }
+    }
+    b->n = l.doc[b->n_docs] = l.row[b->n_rows] = l.at;
+    b->spared = n - b->n;
+    if (b->spared) {
+        b->trunk = l.trunk;
+        b->from = l.from;
+    }
     return OK;
 }
 

@@ -30,6 +30,10 @@ typedef struct policy policy; /* buffers */
 status policy_open(policy **out, const policy_loss_options *o, double temperature, int64_t micro, error *e);
 void policy_close(policy *p);
 
+/* Neighbours with the same prompt are laid out as a tree (data/batch.h) from now on, so that the prompt is computed once
+ * for all of them, if the trainer takes trees. Losses and gradients are the same but for the rounding of sums. */
+void policy_share_prompts(policy *p, const trainer *t);
+
 /* The micro-batches of these completions with the loss as judge, borrowed until the next call. tokens, sequences: what
  * losses are averaged over. *numbers is zeroed and then added to. */
 status policy_source(policy *p, const policy_item *list, int64_t n, double tokens, double sequences,

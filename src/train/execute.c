@@ -209,16 +209,28 @@ static status block_backward(const pass *p, int64_t layer, real *dh) {
 
 /* --- stages ------------------------------------------------------------------------------------------------------ */
 
+/* Positions of a document's rows; those of a tree's branches go on from its trunk. */
+static void turn_rows(const executor *x, real *rope, int64_t n, int64_t trunk, const int32_t *from) {
+    for (int64_t i = 0, end; i < n; i = end) {
+        end = trunk && i < trunk ? trunk : i + 1;
+        while (end < n && (!trunk || (i >= trunk && from[end] == from[i]))) end++;
+        rope_table(rope + i * x->m->rope_dim, x->m->inv_freq, x->m->rope_factor, x->m->rope_dim, i < trunk ? 0 : trunk,
+                   end - i);
+    }
+}
+
 /* Documents and batch rows of a stage's rows; b of the main stage, or what is left of it. */
-static status open_flow(const pass *p, stage *s, const int64_t *doc, int64_t n_docs, const int64_t *row,
-                        int64_t n_rows) {
+static status open_flow(const pass *p, stage *s, const int64_t *doc, int64_t n_docs, const int64_t *row, int64_t n_rows,
+                        const int64_t *trunk, const int32_t *from) {
     executor *x = p->x;
     error *e = p->e;
     const int64_t half = x->m->rope_dim / 2, hidden = x->m->cfg.hidden_size;
     int32_t *number;
+    int64_t *trunks;
     real *rope;
     sequence *seq;
     NEW(x->keep, number, s->n);
+    NEW(x->keep, trunks, n_docs);
     NEW(x->keep, rope, s->n * half * 2);
     NEW(x->keep, seq, n_docs);
     NEW(x->keep, s->h, s->n * hidden);
@@ -231,8 +243,9 @@ static status open_flow(const pass *p, stage *s, const int64_t *doc, int64_t n_d
     int used = 0;
     for (int64_t d = 0; d < n_docs; d++) {
         if (doc[d + 1] == doc[d]) continue;
+        trunks[used] = trunk ? trunk[d] : 0;
         seq[used++] = (sequence){.first = doc[d], .n = doc[d + 1] - doc[d]};
-        rope_table(rope + doc[d] * half * 2, x->m->inv_freq, x->m->rope_factor, x->m->rope_dim, 0, doc[d + 1] - doc[d]);
+        turn_rows(x, rope + doc[d] * half * 2, doc[d + 1] - doc[d], trunks[used - 1], from ? from + doc[d] : NULL);
     }
     s->x = (flow){.n = s->n,
                   .h = s->h,
@@ -241,7 +254,9 @@ static status open_flow(const pass *p, stage *s, const int64_t *doc, int64_t n_d
                   .seq = seq,
                   .n_seq = used,
                   .batch_row = row,
-                  .n_batch_rows = n_rows};
+                  .n_batch_rows = n_rows,
+                  .trunk = trunk ? trunks : NULL,
+                  .from = from};
     return OK;
 }
 
@@ -292,7 +307,7 @@ status executor_logits(executor *x, const token_batch *b, const step_goal *goal,
     stage s = {.n = b->n, .target = b->target};
     const int64_t hidden = x->m->cfg.hidden_size, vocab = x->m->cfg.vocab_size;
     arena_reset(x->keep);
-    TRY(open_flow(&p, &s, b->doc, b->n_docs, b->row, b->n_rows));
+    TRY(open_flow(&p, &s, b->doc, b->n_docs, b->row, b->n_rows, b->trunk, b->from));
     TRY(main_forward(&p, &s, b->ids));
     op_linear(x->q,
               &(product){.w = &x->m->outer.head,
@@ -349,7 +364,7 @@ static status open_mtp_stage(const pass *p, const token_batch *b, int depth, con
     NEW(x->keep, s->e, s->n * hidden);
     NEW(x->keep, s->p, s->n * hidden);
     NEW(x->keep, s->both, s->n * 2 * hidden);
-    return open_flow(p, s, doc, b->n_docs, row, b->n_rows);
+    return open_flow(p, s, doc, b->n_docs, row, b->n_rows, NULL, NULL);
 }
 
 static status mtp_forward(const pass *p, int depth, const stage *before, stage *s) {
@@ -440,7 +455,7 @@ status execute(executor *x, const token_batch *b, const step_goal *goal, bool gr
     int64_t *origin[MOST_MTP + 1] = {0};
     int depths = 0;
     arena_reset(x->keep);
-    TRY(open_flow(&p, &s[0], b->doc, b->n_docs, b->row, b->n_rows));
+    TRY(open_flow(&p, &s[0], b->doc, b->n_docs, b->row, b->n_rows, b->trunk, b->from));
     TRY(main_forward(&p, &s[0], b->ids));
     while (depths < x->m->n_mtp && depths < MOST_MTP && goal->mtp[depths] != 0) {
         depths++;

@@ -157,7 +157,7 @@ static status count_step(trainer *t, const batch_source *s, step_counts *n, erro
     for (int64_t i = 0; i < s->count; i++) {
         token_batch b;
         TRY(s->get(s->arg, i, &b, e));
-        n->tokens += (double)b.n;
+        n->tokens += (double)(b.n + b.spared);
         n->rows += (double)b.n_rows;
         n->targets += (double)b.n_targets;
         for (int d = 0; d < t->model.num_nextn_predict_layers; d++) n->mtp[d] += (double)mtp_targets(&b, d + 1);
@@ -329,6 +329,12 @@ static void clear_gradients(void *arg, int64_t task, int thread) {
     const params *p = arg;
     const int64_t first = task * CLEAR, n = p->total - first < CLEAR ? p->total - first : CLEAR;
     memset(p->g + first, 0, (size_t)n * sizeof *p->g);
+}
+
+bool trainer_takes_trees(const trainer *t) {
+    const train_config *c = t->cfg;
+    return balance_alpha(c, &t->model) == 0 && bias_speed(t) == 0 && c->objective.capacity_factor <= 0 &&
+           mtp_weight(c, &t->model, t->step, t->tokens) == 0 && !t->model.index_topk;
 }
 
 status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, error *e) {

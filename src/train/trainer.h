@@ -59,6 +59,10 @@ status trainer_step(trainer *t, const batch_source *s, step_metrics *out, error 
 status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, error *e);
 status trainer_update(trainer *t, step_metrics *out, error *e);
 
+/* Trees (data/batch.h) are not told from their documents laid out one by one: no term of the loss and no balancing
+ * counts the tokens of documents other than by their targets. */
+bool trainer_takes_trees(const trainer *t);
+
 /* Mean cross-entropy of the main model over batches, nothing changed; with a judge, the sum of what it says. */
 status trainer_loss(trainer *t, const batch_source *s, double *loss, error *e);
 

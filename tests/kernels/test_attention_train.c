@@ -1,6 +1,6 @@
 /* op_attention_forward and op_attention_backward at every level of the machine against plain loops in double precision,
- * which central differences prove; odd sizes, groups of heads, tails, strides, kept rows; the same bits for any number
- * of threads and whatever else is in the list. */
+ * which central differences prove; odd sizes, groups of heads, tails, strides, kept rows, trees; the same bits for any
+ * number of threads and whatever else is in the list. */
 #include "attn_test.h"
 
 #include "kernels/train_ops.h"
@@ -10,15 +10,32 @@ enum { O, LSE, DQ, DK, DTAIL, DV, OUTPUTS };
 typedef struct shape {
     int64_t n;
     int heads, kv_heads, d_qk, d_tail, d_v, gap, keep; /* keep: rows that are kept at most; 0: all; -n: the first n */
+    int trunk, branch;                                 /* of a tree; rows of its longest branch */
 } shape;
 
 static const shape shapes[] = {
-    {1, 1, 1, 1, 0, 1, 0, 0},       {5, 4, 2, 5, 2, 3, 1, 0},      {33, 6, 6, 48, 16, 32, 0, 0},
-    {64, 2, 2, 96, 32, 64, 0, 0},   {97, 3, 1, 33, 0, 17, 3, 0},   {150, 6, 3, 50, 7, 36, 2, 0},
-    {257, 2, 1, 20, 20, 40, 1, 0},  {300, 2, 2, 96, 32, 64, 5, 0}, {530, 2, 2, 24, 8, 16, 0, 0},
-    {70, 17, 17, 10, 3, 5, 1, 0},   {130, 36, 36, 6, 2, 4, 0, 0},  {60, 4, 2, 12, 5, 7, 1, 9},
-    {300, 3, 3, 24, 8, 16, 0, 20},  {530, 2, 1, 17, 3, 9, 2, 100}, {40, 2, 2, 192, 64, 128, 0, 40},
-    {290, 1, 1, 128, 0, 128, 0, 1}, {530, 2, 2, 12, 4, 8, 0, -3},
+    {1, 1, 1, 1, 0, 1, 0, 0, 0, 0},
+    {5, 4, 2, 5, 2, 3, 1, 0, 0, 0},
+    {33, 6, 6, 48, 16, 32, 0, 0, 0, 0},
+    {64, 2, 2, 96, 32, 64, 0, 0, 0, 0},
+    {97, 3, 1, 33, 0, 17, 3, 0, 0, 0},
+    {150, 6, 3, 50, 7, 36, 2, 0, 0, 0},
+    {257, 2, 1, 20, 20, 40, 1, 0, 0, 0},
+    {300, 2, 2, 96, 32, 64, 5, 0, 0, 0},
+    {530, 2, 2, 24, 8, 16, 0, 0, 0, 0},
+    {70, 17, 17, 10, 3, 5, 1, 0, 0, 0},
+    {130, 36, 36, 6, 2, 4, 0, 0, 0, 0},
+    {60, 4, 2, 12, 5, 7, 1, 9, 0, 0},
+    {300, 3, 3, 24, 8, 16, 0, 20, 0, 0},
+    {530, 2, 1, 17, 3, 9, 2, 100, 0, 0},
+    {40, 2, 2, 192, 64, 128, 0, 40, 0, 0},
+    {290, 1, 1, 128, 0, 128, 0, 1, 0, 0},
+    {530, 2, 2, 12, 4, 8, 0, -3, 0, 0},
+    {.n = 131, .heads = 4, .kv_heads = 4, .d_qk = 48, .d_tail = 32, .d_v = 32, .trunk = 11, .branch = 25},
+    {.n = 800, .heads = 2, .kv_heads = 1, .d_qk = 17, .d_tail = 3, .d_v = 9, .gap = 1, .trunk = 40, .branch = 130},
+    {.n = 700, .heads = 2, .kv_heads = 2, .d_qk = 12, .d_tail = 0, .d_v = 20, .trunk = 290, .branch = 90},
+    {.n = 900, .heads = 2, .kv_heads = 2, .d_qk = 8, .d_tail = 4, .d_v = 8, .trunk = 33, .branch = 600},
+    {.n = 90, .heads = 1, .kv_heads = 1, .d_qk = 8, .d_tail = 0, .d_v = 8, .trunk = 1, .branch = 1},
 };
 
 /* --- documents ---------------------------------------------------------------------------------------------------- */
@@ -28,7 +45,7 @@ typedef struct document {
     attention_train a;
     int64_t size[OUTPUTS]; /* numbers between the canaries of each result */
     float *out[OUTPUTS];
-    int32_t *keep, *keep_n;
+    int32_t *keep, *keep_n, *from; /* those of a tree are for the reference alone */
 } document;
 
 /* At most `most` of the rows 0 .. i, ascending; never none. */
@@ -38,6 +55,24 @@ static int32_t choose(int32_t *keep, uint64_t seed, int64_t i, int most) {
         if (most < 0 || rng_uniform(seed, (uint64_t)i, (uint64_t)s) * (double)(i + 1) < most || s == i)
             keep[n++] = (int32_t)s;
     return n;
+}
+
+/* Branches of 1 to s.branch rows, and what every row sees. */
+static void grow(document *d, uint64_t seed) {
+    const shape s = d->s;
+    attention_train *a = &d->a;
+    a->trunk = s.trunk;
+    a->keep_stride = s.n;
+    a->from = d->from = malloc((size_t)s.n * sizeof *d->from);
+    d->keep = malloc((size_t)(s.n * s.n) * sizeof *d->keep);
+    d->keep_n = calloc((size_t)s.n, sizeof *d->keep_n);
+    int64_t end = s.trunk;
+    for (int64_t i = 0; i < s.n; i++) {
+        d->from[i] = i < s.trunk ? 0 : i < end ? d->from[i - 1] : (int32_t)i;
+        if (i == end) end += 1 + (int64_t)(rng_uniform(seed, 7, (uint64_t)i) * s.branch);
+        for (int64_t t = 0; t <= i; t++)
+            if (t < s.trunk || t >= d->from[i]) d->keep[i * s.n + d->keep_n[i]++] = (int32_t)t;
+    }
 }
 
 static document make(shape s, uint64_t seed) {
@@ -81,6 +116,7 @@ static document make(shape s, uint64_t seed) {
         for (int64_t i = 0; i < s.n * a->keep_stride; i++) d.keep[i] = -7;
         for (int64_t i = 0; i < s.n; i++) d.keep_n[i] = choose(d.keep + i * a->keep_stride, seed, i, s.keep);
     }
+    if (s.trunk) grow(&d, seed);
     return d;
 }
 
@@ -90,6 +126,7 @@ static void drop(document *d) {
     for (int i = 0; i < OUTPUTS; i++) release(d->out[i], d->size[i]);
     free(d->keep);
     free(d->keep_n);
+    free(d->from);
 }
 
 /* --- the reference ------------------------------------------------------------------------------------------------ */
@@ -238,7 +275,8 @@ static double loss(reference *r) { /* sum of d_o o */
 /* Steps of 1e-4 in double precision: 1e-8 of the third derivative and 1e-12 of rounding; both are of order 1. */
 static void test_reference(void **state) {
     (void)state;
-    static const shape small[] = {{6, 4, 2, 5, 2, 3, 1, 0}, {7, 2, 2, 4, 1, 2, 0, 3}, {5, 2, 1, 3, 0, 2, 0, 0}};
+    static const shape small[] = {
+        {6, 4, 2, 5, 2, 3, 1, 0, 0, 0}, {7, 2, 2, 4, 1, 2, 0, 3, 0, 0}, {5, 2, 1, 3, 0, 2, 0, 0, 0, 0}};
     for (int n = 0; n < LENGTH(small); n++) {
         document d = make(small[n], 40);
         reference r = refer(&d, COMPUTE_F32);
@@ -378,7 +416,7 @@ static void test_same_bits(void **state) {
 /* Rows that keep nothing: zeros everywhere. */
 static void test_nothing_kept(void **state) {
     (void)state;
-    document d = make((shape){70, 2, 2, 12, 4, 8, 0, 3}, 9);
+    document d = make((shape){70, 2, 2, 12, 4, 8, 0, 3, 0, 0}, 9);
     memset(d.keep_n, 0, (size_t)d.s.n * sizeof *d.keep_n);
     for (int l = 0; l < LENGTH(test_levels); l++) {
         queue *q = open_level(l, 2, COMPUTE_F32);
