@@ -74,24 +74,22 @@ static json_t *read_json(const char *folder, const char *name) {
     return j;
 }
 
-/* The lines of a file that are JSON objects, `most` at most. */
-static json_t *read_lines(const char *path, size_t most) {
-    str text = {0};
-    json_t *list = json_array();
-    if (file_exists(path) && file_read(&text, path, FILE_MOST, NULL) == OK)
-        for (const char *p = text.p, *end; list && p && json_array_size(list) < most && (end = strchr(p, '\n'));
-             p = end + 1) {
-            json_t *j = json_loadb(p, (size_t)(end - p), 0, NULL);
-            if (json_is_object(j)) json_array_append(list, j);
-            json_decref(j);
-        }
-    str_free(&text);
-    return list;
-}
-
 static const char *text_of(const json_t *j, const char *key) {
     const char *text = json_string_value(json_object_get(j, key));
     return text ? text : "";
+}
+
+/* Calls `take` with the lines of a file that are JSON objects, until it says no. */
+static void read_lines(const char *path, bool (*take)(void *arg, json_t *line), void *arg) {
+    mapping file = {0};
+    if (!path || !file_exists(path) || file_map(&file, path, NULL) != OK) return;
+    const char *p = (const char *)file.p, *end = p ? p + file.n : p, *stop;
+    for (bool more = true; more && p < end && (stop = memchr(p, '\n', (size_t)(end - p))); p = stop + 1) {
+        json_t *j = json_loadb(p, (size_t)(stop - p), 0, NULL);
+        if (json_is_object(j)) more = take(arg, j);
+        json_decref(j);
+    }
+    file_unmap(&file);
 }
 
 /* --- the head --------------------------------------------------------------------------------------------------- */
@@ -324,55 +322,71 @@ static void add_prompt(str *s, const json_t *x) {
     str_puts(s, "</pre><div class='two'>\n");
 }
 
-static int64_t step_of(const json_t *x) {
-    return json_integer_value(json_object_get(x, "step"));
+typedef struct samples { /* of the first step and of the last */
+    json_t *first, *last;
+    int64_t first_step, last_step;
+} samples;
+
+static bool take_sample(void *arg, json_t *line) {
+    samples *x = arg;
+    const int64_t step = json_integer_value(json_object_get(line, "step"));
+    if (!json_array_size(x->first)) x->first_step = step;
+    if (step != x->last_step) json_array_clear(x->last);
+    x->last_step = step;
+    if (step == x->first_step) json_array_append(x->first, line);
+    json_array_append(x->last, line);
+    return true;
 }
 
-/* The i-th line of a step, with the same prompt as `like` when there is one. */
-static const json_t *line_of(const json_t *lines, int64_t step, const json_t *like, int i) {
-    const json_t *x, *first = NULL;
-    size_t k;
-    json_array_foreach((json_t *)lines, k, x) {
-        if (step_of(x) != step) continue;
-        if (like && strcmp(text_of(x, "prompt"), text_of(like, "prompt")) == 0) return x;
-        if (!like && i-- == 0) first = x;
+/* The answer to the same prompt; NULL: there is none. */
+static const json_t *same_prompt(const json_t *list, const json_t *like) {
+    const json_t *x;
+    size_t i;
+    json_array_foreach((json_t *)list, i, x) {
+        if (strcmp(text_of(x, "prompt"), text_of(like, "prompt")) == 0) return x;
     }
-    return first;
+    return NULL;
 }
 
-/* Answers to the same prompts at the first step and at the last; where no prompt comes again, other prompts' beside
- * them. */
-static void add_samples(str *s, const pipeline_stage *x) {
-    char *path = path_join(x->folder, "samples.jsonl"), label[48];
-    json_t *lines = path ? read_lines(path, 100000) : NULL;
-    const size_t n = json_array_size(lines);
-    const int64_t first = n ? step_of(json_array_get(lines, 0)) : 0,
-                  last = n ? step_of(json_array_get(lines, n - 1)) : 0;
-    if (n) str_puts(s, "<h3>What it wrote</h3>\n");
-    for (int i = 0; n && i < PAIRS; i++) {
-        const json_t *a = line_of(lines, first, NULL, i), *b = first == last || !a ? NULL : line_of(lines, last, a, 0);
-        if (!a) break;
-        add_prompt(s, a);
-        snprintf(label, sizeof label, "at step %" PRId64, first);
-        add_completion(s, label, a);
-        snprintf(label, sizeof label, "at step %" PRId64, last);
-        if (b) add_completion(s, label, b);
-        str_puts(s, "</div></div>\n");
-        if (b || first == last) continue;
-        const json_t *other = line_of(lines, last, NULL, i);
-        if (!other) continue;
-        add_prompt(s, other);
-        add_completion(s, label, other);
-        str_puts(s, "</div></div>\n");
+static void add_answers(str *s, const json_t *asked, const char *when_a, const json_t *a, const char *when_b,
+                        const json_t *b) {
+    add_prompt(s, asked);
+    if (a) add_completion(s, when_a, a);
+    if (b) add_completion(s, when_b, b);
+    str_puts(s, "</div></div>\n");
+}
+
+/* Answers to the same prompts at the first step and at the last; where a prompt does not come again, another one's. */
+static void add_samples(str *s, const pipeline_stage *stage) {
+    char *path = path_join(stage->folder, "samples.jsonl"), first[48], last[48];
+    samples x = {.first = json_array(), .last = json_array()};
+    read_lines(path, take_sample, &x);
+    const bool one = x.first_step == x.last_step;
+    snprintf(first, sizeof first, "at step %" PRId64, x.first_step);
+    snprintf(last, sizeof last, "at step %" PRId64, x.last_step);
+    if (json_array_size(x.first)) str_puts(s, "<h3>What it wrote</h3>\n");
+    for (size_t i = 0; i < PAIRS && i < json_array_size(x.first); i++) {
+        const json_t *a = json_array_get(x.first, i), *b = one ? NULL : same_prompt(x.last, a);
+        add_answers(s, a, first, a, last, b);
+        const json_t *other = one || b ? NULL : json_array_get(x.last, i);
+        if (other) add_answers(s, other, last, other, NULL, NULL);
     }
-    json_decref(lines);
+    json_decref(x.first);
+    json_decref(x.last);
     free(path);
+}
+
+static bool take_row(void *arg, json_t *line) {
+    json_t *list = arg;
+    json_array_append(list, line);
+    return json_array_size(list) < ROWS;
 }
 
 /* The first rows that a sampling kept. */
 static void add_rows(str *s, const pipeline_stage *x) {
-    json_t *lines = read_lines(x->output, ROWS), *row, *message;
+    json_t *lines = json_array(), *row, *message;
     size_t i, k;
+    read_lines(x->output, take_row, lines);
     if (json_array_size(lines)) str_puts(s, "<h3>First rows that were kept</h3>\n");
     json_array_foreach(lines, i, row) {
         str_puts(s, "<div class='pair'>");
