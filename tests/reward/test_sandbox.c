@@ -306,8 +306,8 @@ static void signals_others(void **state) {
     (void)state;
     char script[200];
     assert_int_equal(kill(getpid(), 0), 0);
-    snprintf(script, sizeof script, "kill -0 %d 2>&- || echo no; kill -0 -- -1 2>&- || echo no", (int)getpid());
-    says(script, "no\nno\n");
+    snprintf(script, sizeof script, "kill -0 %d 2>&- || echo no; kill -0 -1 2>&- || echo no", (int)getpid());
+    says(has_namespaces() ? "kill -0 -1 2>&- || echo no; kill -0 2 2>&- || echo no" : script, "no\nno\n");
 }
 
 static void writes_elsewhere(void **state) {
@@ -327,8 +327,9 @@ static void writes_elsewhere(void **state) {
 
 static void leaves_files(void **state) {
     (void)state;
-    ends("mkdir -p a/b/c && touch a/x a/b/c/y && ln -s / a/root && mkfifo a/b/fifo && mkdir shut && touch shut/z && "
-         "chmod 0 shut; "
+    ends("mkdir -p a/b/c && touch a/x a/b/c/y && ln -s / a/root && mkfifo a/b/fifo && mkdir -p shut/in && touch "
+         "shut/in/z && "
+         "chmod 0 shut/in shut; "
          "i=0; while [ $i -lt 300 ]; do mkdir d && cd d && touch f; i=$((i+1)); done",
          &usual, SANDBOX_EXITED, 0);
     assert_int_equal(entries(temporary), 0);
@@ -416,6 +417,7 @@ static void many_in_two_threads(void **state) {
     (void)state;
     pthread_t t[2];
     int number[2] = {0, 1}, before = entries("/proc/self/fd");
+    while (waitpid(-1, NULL, WNOHANG) > 0) {} /* orphans of other tests, if this is process 1 */
     for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&t[i], NULL, many, &number[i]), 0);
     for (int i = 0; i < 2; i++) pthread_join(t[i], NULL);
     assert_int_equal(number[0], RUNS);
