@@ -304,8 +304,10 @@ static int command(parser *ps, token k) {
     if (token_is(k.s, k.n, "begin")) return matrix(ps);
     if (token_is(k.s, k.n, "emptyset") || token_is(k.s, k.n, "varnothing")) return new_node(ps, N_SET, '{', 0);
     if (token_is(k.s, k.n, "R")) return new_node(ps, N_REALS, 0, 0);
-    if (token_is(k.s, k.n, "mathbb") && strncmp(blanks_end(k.end), "{R}", 3) == 0) {
-        ps->p = blanks_end(k.end) + 3;
+    const char *set = blanks_end(k.end);
+    size_t n = strncmp(set, "{R}", 3) == 0 ? 3 : *set == 'R' && !is_letter(set[1]);
+    if (token_is(k.s, k.n, "mathbb") && n) {
+        ps->p = set + n;
         return new_node(ps, N_REALS, 0, 0);
     }
     return 0;

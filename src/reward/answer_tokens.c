@@ -215,7 +215,7 @@ bool token_prose(const char *p) {
             p = end - 1;
         } else if (is_letter(*p)) word = word || is_letter(p[1]);
         else if (!is_digit(*p) && (unsigned char)*p < 128 && !strchr(" \t\n\r.,;:'\"?!()-{}&/", *p)) return false;
-        else word = word || (unsigned char)*p > 127;
+        else word = word || (unsigned char)*p > 127 || (*p == ':' && is_digit(p[1]));
     }
     return word;
 }

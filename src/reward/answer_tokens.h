@@ -35,7 +35,7 @@ const char *token_brace_end(const char *p); /* behind the brace that closes the 
 bool token_joins(const char *s, int n);     /* "and", "or", with commas and blanks */
 bool token_is(const char *s, int n, const char *text);
 
-/* Letters, digits and punctuation with a word among them. */
+/* Letters, digits and punctuation with a word or a time among them. */
 bool token_prose(const char *p);
 
 /* p[n] as words are compared: small, without blanks but between digits, without what only parts words, and without the
