@@ -18,7 +18,7 @@
 #include "train/run.h"
 #include <cmocka.h>
 
-enum { MOST_STEPS = 64, MOST_TOLD = 8, MOST_KEYS = 48 };
+enum { MOST_STEPS = 64, MOST_TOLD = 48, MOST_KEYS = 48 };
 
 typedef struct told { /* by the hooks */
     int64_t steps, stop_at;
