@@ -290,9 +290,9 @@ typedef struct hadal_eval_options {
                            not asked again */
     const char *prompt_member, *answer_member; /* jsonl: names in a row; NULL: "prompt", "answer" */
 } hadal_eval_options;
-/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc", "tiny-r1:count"; on data: "gsm8k", "math",
- * "mmlu", "mmlu:SUBJECT", "gpqa", "humaneval", "jsonl", "jsonl:exact", "jsonl:letter". json: the report of
- * docs/eval.md, owned by the caller. */
+/* Judges a model's answers by a rule. task: "tiny-r1", "tiny-r1:calc,count,add,search" (some of these); on data:
+ * "gsm8k", "math", "mmlu", "mmlu:SUBJECT", "gpqa", "humaneval", "jsonl", "jsonl:exact", "jsonl:letter". json: the
+ * report of docs/eval.md, owned by the caller. */
 HADAL_API int hadal_eval(hadal_model *m, const char *task, const hadal_eval_options *o, char **json, hadal_error *e);
 
 /* An SVG page of the curves in the folder of a training run (its metrics.jsonl), written to `out`. */

@@ -18,7 +18,7 @@ static const settings defaults = {.shots = -1, .temperature = -1};
 
 #define AT(field) offsetof(settings, field)
 static const option rows[] = {
-    {"task", 0, "NAME", OPT_TEXT, AT(task), 0, 0, "what to evaluate, see below"},
+    {"task", 0, "NAME", OPT_TEXT, AT(task), 0, 0, "what to evaluate, one of these tasks"},
     {"data", 0, "PATH", OPT_TEXT, AT(data), 0, 0, "the task's file or folder"},
     {"output", 'o', "FILE", OPT_TEXT, AT(output), 0, 0,
      "every prompt, answer and score as JSON lines; what is in it already is not asked again"},
@@ -104,7 +104,7 @@ const command command_eval = {
     .arguments = "MODEL",
     .summary = "measures how often a model's answers are right",
     .more = "Tasks: gsm8k, math, mmlu (mmlu:SUBJECT), gpqa, humaneval, jsonl (jsonl:exact, jsonl:letter) on --data;\n"
-            "tiny-r1 (tiny-r1:calc, tiny-r1:count) for models of 'hadal data tiny-r1'.",
+            "tiny-r1 (tiny-r1:calc,count,add,search: some of its tasks) for models of 'hadal data tiny-r1'.",
     .examples =
         "hadal eval ./DeepSeek-V2-Lite --task gsm8k --data ./gsm8k\n"
         "hadal eval ./DeepSeek-V2-Lite --task mmlu:anatomy --data ./mmlu --output anatomy.jsonl\n"

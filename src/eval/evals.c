@@ -11,7 +11,7 @@
 
 const evaluation evaluations[] = {
     {.name = "tiny-r1",
-     .description = "sums modulo 10 on prompts that are held out of training; tiny-r1:calc, tiny-r1:count: one kind",
+     .description = "made-up problems that are held out of training; tiny-r1:calc,count,add,search: some of the tasks",
      .run = tiny_r1_eval,
      .prompts = 200,
      .made_up = true,
@@ -65,6 +65,8 @@ static status check(const evaluation *v, const char *task, const eval_options *o
     if (o->sampled && (o->samples < 1 || !(o->temperature > 0) || !isfinite(o->temperature)))
         return fail(e, ERR_ARG, "sampled answers need samples >= 1 and a temperature above 0");
     if (!o->greedy && !o->sampled) return fail(e, ERR_ARG, "neither greedy nor sampled answers are wanted");
+    if (v->made_up && (o->data || o->chat || o->output || o->shots > 0))
+        return fail(e, ERR_ARG, "%s makes its prompts itself: it knows no --data, --shots, --chat or --output", task);
     return v->made_up ? OK : check_data(task, o, e);
 }
 

@@ -116,6 +116,7 @@ verdict "a letter that is none" eval 'printf "q,a,b,c,d,E\n" >"$t/bad.csv" && h 
 verdict "prompts longer than the context" eval 'h 0 --task jsonl --data "$t/long.jsonl" --context 50 --json && py "d[\"too_long\"] == 1 and
     d[\"prompts\"] == 3 and d[\"greedy\"][\"answers\"] == 2" && h 2 --task jsonl --data "$t/long.jsonl" --context 2 && one_line &&
     err_has "longer than the context"'
+verdict "data for made-up prompts" eval 'h 2 --task tiny-r1 --data "$t/any.jsonl" && one_line && err_has "makes its prompts itself"'
 verdict "an unknown task" eval 'h 2 --task gsm9k --data "$t/gsm8k" && one_line && err_has "gsm8k, math, mmlu"'
 
 # ---- the published files ----
