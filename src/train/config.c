@@ -365,6 +365,12 @@ static status check_required(const reader *r) {
     return OK;
 }
 
+static status check_until(const reader *r) {
+    const train_config *c = r->c;
+    if (!(c->training.until_loss > 0) || (c->data.validation.n && c->training.validate_every)) return OK;
+    return bad_at(r, "training", "until_loss", "wants data.validation and training.validate_every");
+}
+
 static status settle_batch(const reader *r) {
     train_config *c = r->c;
     const bool ramp = c->training.batch_ramp_tokens > 0;
@@ -434,6 +440,7 @@ static status read_all(reader *r) {
         if (v) TRY(read_value(r, v));
     }
     TRY(check_required(r));
+    TRY(check_until(r));
     TRY(settle_batch(r));
     TRY(settle_objective(r));
     return settle_schedule(r);

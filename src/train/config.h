@@ -89,6 +89,7 @@ typedef struct train_config {
         int expert_parallel;   /* ranks that share the experts of a layer; 1: every rank has all */
         string_list recompute; /* "norm", "mla_up", "swiglu", "block" */
         int64_t validate_every;
+        double until_loss;   /* the run ends when a validation's loss is not above it; 0: never */
         const char *kernels; /* NULL: the best level */
     } training;
     struct {

@@ -68,6 +68,8 @@ const config_option config_options[] = {
     {"training", "recompute", O_WORDS, AT(training.recompute), .words = "norm|mla_up|swiglu|block",
      .help = "what backward computes again instead of keeping it"},
     {"training", "validate_every", O_INT, AT(training.validate_every), TO(BIG), .help = "steps; 0: only at the end"},
+    {"training", "until_loss", O_REAL, AT(training.until_loss), TO(1e6),
+     .help = "the run ends when the loss of a validation is not above it; 0: after training.steps"},
     {"training", "kernels", O_WORD, AT(training.kernels), .words = "portable|avx2|avx512|avx512bf16|amx",
      .help = "null: the best that the machine has"},
 

@@ -15,6 +15,7 @@ typedef struct run { /* one rank's */
     dataset *from;                /* which data the batch source reads */
     int64_t micro;
     int32_t *masked; /* targets of a row that does not count */
+    bool learned;    /* training.until_loss is reached */
     const run_judge *judge;
     token_loss loss;
 } run;
@@ -142,11 +143,14 @@ static status one_step(run *r) {
     const int64_t every = c->training.validate_every;
     const double tokens = t->tokens - before, trained = clock_seconds() - start;
     if (r->validation && (t->step == c->training.steps || (every && t->step % every == 0))) TRY(validate(r, &m));
+    r->learned = c->training.until_loss > 0 && m.validation_loss <= c->training.until_loss;
     return job_step_done(&r->j, &m, trained, tokens);
 }
 
 static status steps(run *r) {
-    while (!r->j.stop && r->j.t.step < r->j.c->training.steps) TRY(one_step(r));
+    const train_config *c = r->j.c;
+    r->learned = c->training.until_loss > 0 && r->j.validated <= c->training.until_loss; /* by an earlier run */
+    while (!r->j.stop && !r->learned && r->j.t.step < c->training.steps) TRY(one_step(r));
     return job_finish(&r->j);
 }
 

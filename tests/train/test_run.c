@@ -252,8 +252,34 @@ static void long_rows_are_said(void **unused) {
     place_close(&p);
 }
 
+/* A run that has learned enough ends there, without having been stopped; called again it has nothing to do. */
+static void until_a_validation_is_good_enough(void **unused) {
+    (void)unused;
+    place p = place_open();
+    told t = {0};
+    run_result r;
+    assert_run(&p, "whole", &t, &r, "training.steps=40", "training.validate_every=4", "optimizer.lr=0.01");
+    const double at = t.validation_loss + 0.3; /* reached on the way */
+    char key[64];
+    snprintf(key, sizeof key, "training.until_loss=%.9g", at);
+    t = (told){0};
+    assert_run(&p, "until", &t, &r, "training.steps=40", "training.validate_every=4", "optimizer.lr=0.01", key);
+    assert_true(r.steps < 40 && r.steps % 4 == 0 && !r.stopped);
+    assert_true(r.validation_loss <= at);
+    const int64_t steps = r.steps;
+    t = (told){0};
+    assert_run(&p, "until", &t, &r, "training.steps=40", "training.validate_every=4", "optimizer.lr=0.01", key);
+    assert_int_equal(t.steps, 0);
+    assert_int_equal(newest(&p, "until"), steps);
+    error e = {0};
+    assert_int_equal(start(&p, "never", &t, &r, &e, "training.until_loss=1", NULL), ERR_FORMAT);
+    assert_non_null(strstr(e.text, "training.validate_every"));
+    place_close(&p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(until_a_validation_is_good_enough),
         cmocka_unit_test(validation_rows_on_any_ranks),
         cmocka_unit_test(stopped_and_gone_on),
         cmocka_unit_test(the_best_stays),
