@@ -333,9 +333,9 @@ static status make_output(const pipeline_stage *s, const run_hooks *hooks, error
     char *model = NULL;
     if (s->kind->makes != MAKES_MODEL)
         return file_exists(s->output) ? OK : fail(e, ERR_FORMAT, "nothing was written to %s", s->output);
-    if (is_exported(s->output)) return OK;
     TRY(export_newest(&s->c, hooks, &model, e));
     status st = OK;
+    if (!model && is_exported(s->output)) return OK;
     if (!model) st = fail(e, ERR_FORMAT, "there is no checkpoint in %s", s->folder);
     else if (strcmp(model, s->output) != 0)
         st = fail(e, ERR_FORMAT,
