@@ -106,27 +106,27 @@ static inline status run_with(runner *f, const place *p, const char *name, told 
 /* --- gradients of a run ------------------------------------------------------------------------------------------- */
 
 /* A tensor of the run's checkpoint, such as "lm_head.weight.exp_avg"; freed by the caller. */
-static inline float *checkpoint_tensor(const place *p, const char *name, int64_t step, const char *tensor, int64_t *n) {
+static inline float *checkpoint_tensor(const place *p, const char *name, int64_t step, const char *weight, int64_t *n) {
     char run[80], *folder;
     native_file *f;
     error e = {0};
     snprintf(run, sizeof run, "%s/%s", p->folder, name);
     folder = native_step_folder(run, step);
     if (native_open(&f, folder, true, &e) != OK) fail_msg("%s", e.text);
-    const native_slice *t = native_find(f, tensor);
-    if (!t) fail_msg("%s has no %s", folder, tensor);
+    const native_slice *t = native_find(f, weight);
+    if (!t) fail_msg("%s has no %s", folder, weight);
     float *x = malloc((size_t)t->n * sizeof *x);
     assert_non_null(x);
-    assert_int_equal(native_read(f, tensor, 0, t->n, x, &e), OK);
+    assert_int_equal(native_read(f, weight, 0, t->n, x, &e), OK);
     *n = t->n;
     native_close(f);
     free(folder);
     return x;
 }
 
-static inline float *gradient(const place *p, const char *name, const char *tensor, int64_t *n) {
+static inline float *gradient(const place *p, const char *name, const char *weight, int64_t *n) {
     char moment[200];
-    snprintf(moment, sizeof moment, "%s.exp_avg", tensor);
+    snprintf(moment, sizeof moment, "%s.exp_avg", weight);
     return checkpoint_tensor(p, name, 1, moment, n);
 }
 
@@ -149,7 +149,7 @@ static inline float bf16_value(uint16_t bits) {
 
 /* Element i of a BF16 tensor in a copied model's one file: set to the BF16 number nearest to its value + by. Returns
  * the old bits; *moved: what it was really moved by. */
-static inline uint16_t move_weight(const char *folder, const char *tensor, int64_t i, double by, double *moved) {
+static inline uint16_t move_weight(const char *folder, const char *weight, int64_t i, double by, double *moved) {
     char *path = path_join(folder, "model.safetensors");
     safetensors s;
     error e = {0};
@@ -157,7 +157,7 @@ static inline uint16_t move_weight(const char *folder, const char *tensor, int64
     long at = -1;
     if (safetensors_open(&s, path, &e) != OK) fail_msg("%s", e.text);
     for (size_t k = 0; k < s.count; k++) {
-        if (strcmp(s.entries[k].name, tensor) != 0) continue;
+        if (strcmp(s.entries[k].name, weight) != 0) continue;
         assert_int_equal(s.entries[k].t.type, DT_BF16);
         at = (long)((const char *)s.entries[k].t.data - (const char *)s.map.p) + 2 * (long)i;
         memcpy(&old, (const char *)s.map.p + at, 2);
@@ -178,10 +178,10 @@ static inline uint16_t move_weight(const char *folder, const char *tensor, int64
     return old;
 }
 
-static inline void restore_weight(const char *folder, const char *tensor, int64_t i, uint16_t old) {
+static inline void restore_weight(const char *folder, const char *weight, int64_t i, uint16_t old) {
     double moved;
-    const uint16_t now = move_weight(folder, tensor, i, 0, &moved);
-    move_weight(folder, tensor, i, (double)bf16_value(old) - (double)bf16_value(now), &moved);
+    const uint16_t now = move_weight(folder, weight, i, 0, &moved);
+    move_weight(folder, weight, i, (double)bf16_value(old) - (double)bf16_value(now), &moved);
 }
 
 #endif

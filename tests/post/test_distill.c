@@ -198,10 +198,10 @@ static void long_documents(void **state) {
 
 /* --- gradients ---------------------------------------------------------------------------------------------------- */
 
-static double loss_of(const place *p, const char *model, const char *const *keys) {
+static double loss_of(const place *p, const char *folder, const char *const *keys) {
     char path[100], name[24], command[120];
     told t = {0};
-    snprintf(path, sizeof path, "model.path=%s", model);
+    snprintf(path, sizeof path, "model.path=%s", folder);
     strcpy(name, "difference");
     assert_run(p, name, &t, path, keys[0], keys[1], keys[2]);
     snprintf(command, sizeof command, "rm -r '%s/%s'", p->folder, name);
@@ -209,24 +209,24 @@ static double loss_of(const place *p, const char *model, const char *const *keys
     return t.loss[0];
 }
 
-/* The largest of a tensor's gradient. A weight is moved by about 0.02 to both sides, to BF16 numbers, in a model whose
+/* The largest of a tensor's gradient. A weight is moved by about 0.02 to both sides, to BF16 numbers, in a folder whose
  * weights are of size 0.1: the third derivative gives (0.02)^2 / 6 of some tens, 1e-3 of the gradient; a loss's
  * rounding error of 1e-7 over 0.04 is 3e-6. */
-static void check_gradient(const place *p, const char *run, const char *model, const char *tensor,
+static void check_gradient(const place *p, const char *run, const char *folder, const char *weight,
                            const char *const *keys) {
     int64_t n, at = 0;
     double up, down;
-    float *g = gradient(p, run, tensor, &n);
+    float *g = gradient(p, run, weight, &n);
     for (int64_t i = 0; i < n; i++) at = fabsf(g[i]) > fabsf(g[at]) ? i : at;
-    uint16_t old = move_weight(model, tensor, at, 0.02, &up);
-    const double higher = loss_of(p, model, keys);
-    restore_weight(model, tensor, at, old);
-    old = move_weight(model, tensor, at, -0.02, &down);
-    const double lower = loss_of(p, model, keys), difference = (higher - lower) / (up - down);
-    restore_weight(model, tensor, at, old);
+    uint16_t old = move_weight(folder, weight, at, 0.02, &up);
+    const double higher = loss_of(p, folder, keys);
+    restore_weight(folder, weight, at, old);
+    old = move_weight(folder, weight, at, -0.02, &down);
+    const double lower = loss_of(p, folder, keys), difference = (higher - lower) / (up - down);
+    restore_weight(folder, weight, at, old);
     assert_true(fabs(difference) > 1e-3); /* there is something to compare */
     if (!(fabs(difference - g[at]) < 0.01 * fabs(difference) + 1e-5))
-        fail_msg("%s, %s[%d]: %.6g, by differences %.6g", keys[0], tensor, (int)at, (double)g[at], difference);
+        fail_msg("%s, %s[%d]: %.6g, by differences %.6g", keys[0], weight, (int)at, (double)g[at], difference);
     free(g);
 }
 
@@ -240,16 +240,16 @@ static void gradients(void **state) {
         {"distill.kind=reverse", "distill.top_k=30", "distill.temperature=2"},
     };
     const place *p = *state;
-    char *model = copy_model(p, STUDENT, "moved"), path[100], name[16];
-    snprintf(path, sizeof path, "model.path=%s", model);
+    char *moved = copy_model(p, STUDENT, "moved"), path[100], name[16];
+    snprintf(path, sizeof path, "model.path=%s", moved);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         told t = {0};
         snprintf(name, sizeof name, "gradient%d", (int)i);
         assert_run(p, name, &t, path, settings[i][0], settings[i][1], settings[i][2]);
         for (size_t k = 0; k < sizeof tensors / sizeof *tensors; k++)
-            check_gradient(p, name, model, tensors[k], settings[i]);
+            check_gradient(p, name, moved, tensors[k], settings[i]);
     }
-    free(model);
+    free(moved);
 }
 
 /* The student is the teacher: no divergence, and next to no gradient. A log-probability is off by 1e-6 of its size; a

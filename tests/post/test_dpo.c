@@ -57,13 +57,13 @@ typedef struct likelihood { /* of an answer */
 } likelihood;
 
 /* Of the answer and the end token behind the prompt. */
-static likelihood answer_of(session *s, const tokenizer *tok, const char *prompt, const char *answer) {
+static likelihood answer_of(session *s, const tokenizer *tok, const char *asked, const char *said) {
     likelihood l = {0};
     error e = {0};
     int32_t *a, *b;
     size_t n_a, n_b;
-    assert_int_equal(tokenizer_encode(tok, prompt, strlen(prompt), 0, &a, &n_a, &e), OK);
-    assert_int_equal(tokenizer_encode(tok, answer, strlen(answer), 0, &b, &n_b, &e), OK);
+    assert_int_equal(tokenizer_encode(tok, asked, strlen(asked), 0, &a, &n_a, &e), OK);
+    assert_int_equal(tokenizer_encode(tok, said, strlen(said), 0, &b, &n_b, &e), OK);
     int64_t n = (int64_t)n_a;
     const int32_t *ids = a;
     session_truncate(s, 0);
@@ -116,20 +116,20 @@ static double first_order(const char *folder, const setting *x) {
 
 /* Central differences as in test_distill.c: a step of 0.02, 1e-3 of the gradient off, and rounding of sums of some ten
  * log-probabilities, 1e-5 over 0.04 times beta. */
-static void check_gradient(const place *p, const char *run, const char *model, const char *tensor, const setting *x) {
+static void check_gradient(const place *p, const char *run, const char *folder, const char *weight, const setting *x) {
     int64_t n, at = 0;
     double up, down;
-    float *g = gradient(p, run, tensor, &n);
+    float *g = gradient(p, run, weight, &n);
     for (int64_t i = 0; i < n; i++) at = fabsf(g[i]) > fabsf(g[at]) ? i : at;
-    uint16_t old = move_weight(model, tensor, at, 0.02, &up);
-    const double higher = first_order(model, x);
-    restore_weight(model, tensor, at, old);
-    old = move_weight(model, tensor, at, -0.02, &down);
-    const double difference = (higher - first_order(model, x)) / (up - down);
-    restore_weight(model, tensor, at, old);
+    uint16_t old = move_weight(folder, weight, at, 0.02, &up);
+    const double higher = first_order(folder, x);
+    restore_weight(folder, weight, at, old);
+    old = move_weight(folder, weight, at, -0.02, &down);
+    const double difference = (higher - first_order(folder, x)) / (up - down);
+    restore_weight(folder, weight, at, old);
     assert_true(fabs(difference) > 0.01);
     if (!(fabs(difference - g[at]) < 0.01 * fabs(difference) + 3e-4 * x->beta))
-        fail_msg("%s, %s[%d]: %.6g, by differences %.6g", run, tensor, (int)at, (double)g[at], difference);
+        fail_msg("%s, %s[%d]: %.6g, by differences %.6g", run, weight, (int)at, (double)g[at], difference);
     free(g);
 }
 
@@ -142,8 +142,8 @@ static void the_first_step(void **state) {
         {{"dpo.beta=0.5", "dpo.sft_weight=0.7"}, 0.5, 0.7, false},
     };
     const place *p = *state;
-    char *model = copy_model(p, MODEL, "moved"), path[100], name[16];
-    snprintf(path, sizeof path, "model.path=%s", model);
+    char *moved = copy_model(p, MODEL, "moved"), path[100], name[16];
+    snprintf(path, sizeof path, "model.path=%s", moved);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const setting *x = &settings[i];
         told t = {0};
@@ -154,9 +154,9 @@ static void the_first_step(void **state) {
         assert_true(told_number(&t, 0, "chosen_reward") == 0 && told_number(&t, 0, "rejected_reward") == 0);
         if (x->sft == 0) assert_true(fabs(t.loss[0] - log(2)) < 1e-12);
         else assert_true(t.loss[0] > log(2) + 0.1);
-        for (size_t k = 0; k < sizeof tensors / sizeof *tensors; k++) check_gradient(p, name, model, tensors[k], x);
+        for (size_t k = 0; k < sizeof tensors / sizeof *tensors; k++) check_gradient(p, name, moved, tensors[k], x);
     }
-    free(model);
+    free(moved);
 }
 
 /* --- training ----------------------------------------------------------------------------------------------------- */

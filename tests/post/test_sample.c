@@ -146,12 +146,12 @@ typedef struct rows { /* of a run that keeps all; [PROMPTS][SAMPLES] */
 static rows read_rows(const place *p, const char *name) {
     rows r = {.text = text_of(p, name)};
     for (const char *at = r.text.p; at && *at; at = strchr(at, '\n') + 1) {
-        json_error_t error;
+        json_error_t why;
         assert_true(r.n < MOST_ROWS);
         assert_non_null(strchr(at, '\n'));
         r.length[r.n] = (size_t)(strchr(at, '\n') + 1 - at);
         r.line[r.n] = at;
-        if (!(r.j[r.n] = json_loadb(at, r.length[r.n], 0, &error))) fail_msg("%s", error.text);
+        if (!(r.j[r.n] = json_loadb(at, r.length[r.n], 0, &why))) fail_msg("%s", why.text);
         r.n++;
     }
     return r;
@@ -208,15 +208,15 @@ static void keep_group(const rows *r, const rule *k, int first, str *out) {
 }
 
 /* The file has exactly the lines of `r` that the rule keeps: some, but not all. */
-static void check_kept(const place *p, const rows *r, const char *name, const rule *k, const run_result *told) {
+static void check_kept(const place *p, const rows *r, const char *name, const rule *k, const run_result *result) {
     str want = {0}, got = text_of(p, name);
     int lines = 0;
     for (int i = 0; i < r->n; i += SAMPLES) keep_group(r, k, i, &want);
     for (size_t i = 0; i < want.n; i++) lines += want.p[i] == '\n';
     assert_true(lines > 0 && lines < r->n);
     assert_string_equal(got.p, want.p);
-    for (int i = 0; i < told->n_more; i++)
-        if (strcmp(told->more[i].name, "kept") == 0) assert_true(told->more[i].value == lines);
+    for (int i = 0; i < result->n_more; i++)
+        if (strcmp(result->more[i].name, "kept") == 0) assert_true(result->more[i].value == lines);
     str_free(&want);
     str_free(&got);
 }
@@ -237,7 +237,7 @@ static void filters(void **state) {
     };
     const place *p = *state;
     told t = {0};
-    run_result told;
+    run_result result;
     assert_run(p, "all", &t, NULL, "sample.keep=all", "sample.distinct=false");
     rows all = read_rows(p, "all");
     assert_int_equal(all.n, MOST_ROWS);
@@ -254,9 +254,9 @@ static void filters(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char name[16];
         snprintf(name, sizeof name, "filter%d", (int)i);
-        assert_run(p, name, &t, &told, cases[i].keys[0], "sample.distinct=false", cases[i].keys[1],
+        assert_run(p, name, &t, &result, cases[i].keys[0], "sample.distinct=false", cases[i].keys[1],
                    cases[i].keys[1] ? cases[i].keys[2] : NULL);
-        check_kept(p, &all, name, &cases[i].r, &told);
+        check_kept(p, &all, name, &cases[i].r, &result);
         assert_false(there(p, name, ".partial") || there(p, name, ".progress"));
     }
     free_rows(&all);
@@ -266,12 +266,12 @@ static void filters(void **state) {
 static void equal_completions_count_once(void **state) {
     const place *p = *state;
     told t = {0};
-    run_result told;
+    run_result result;
     assert_run(p, "same", &t, NULL, "sample.keep=all", "sample.distinct=false", "rollout.max_tokens=1",
                "rollout.top_k=8");
-    assert_run(p, "once", &t, &told, "sample.keep=all", "rollout.max_tokens=1", "rollout.top_k=8");
+    assert_run(p, "once", &t, &result, "sample.keep=all", "rollout.max_tokens=1", "rollout.top_k=8");
     rows all = read_rows(p, "same");
-    check_kept(p, &all, "once", &(rule){.distinct = true, .to = 1}, &told);
+    check_kept(p, &all, "once", &(rule){.distinct = true, .to = 1}, &result);
     free_rows(&all);
 }
 

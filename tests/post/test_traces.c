@@ -87,12 +87,12 @@ static void what_a_line_says(void **state) {
     json_t *all = read_lines(p);
     assert_int_equal(json_array_size(all), 2);
     for (size_t i = 0; i < 2; i++) {
-        const json_t *j = json_array_get(all, i), *answer = json_object_get(j, "answer");
+        const json_t *j = json_array_get(all, i), *right = json_object_get(j, "answer");
         assert_int_equal(number(all, i, "step"), 5);
         assert_int_equal(number(all, i, "tokens"), i + 1);
         assert_string_equal(json_string_value(json_object_get(j, "prompt")), p->ask[i].text);
         assert_string_equal(json_string_value(json_object_get(j, "completion")), p->text[i]);
-        assert_true(i ? json_is_null(answer) : strcmp(json_string_value(answer), "7") == 0);
+        assert_true(i ? json_is_null(right) : strcmp(json_string_value(right), "7") == 0);
         assert_true(i ? json_is_false(json_object_get(j, "finished")) : json_is_true(json_object_get(j, "finished")));
         assert_true((json_object_get(j, "reward") != NULL) == (i == 0)); /* NaN: not told */
     }
