@@ -35,11 +35,9 @@ static status open_examples(const loader *l, const eval_options *o, int n, rows 
     if (!folder) return fail(e, ERR_NOMEM, "memory is out");
     status s = open_rows(l, o->examples ? o->examples : folder, l->examples, r, e);
     free(folder);
-    if (s == ERR_FORMAT && !o->examples)
-        return fail(e, ERR_FORMAT,
-                    "no worked examples beside %s (a file %s*): name one with --examples FILE, or ask without: "
-                    "--shots 0",
-                    o->data, l->examples[0]);
+    if (s != OK) return wrap(e, "worked examples (--examples FILE; none: --shots 0)");
+    if (s == OK && strcmp(r->path, o->data) == 0)
+        s = fail(e, ERR_ARG, "%s: worked examples cannot be the questions themselves", r->path);
     if (s == OK && rows_count(r) < n)
         s = fail(e, ERR_FORMAT, "%s: %lld rows, but %d worked examples are wanted", r->path, (long long)rows_count(r),
                  n);

@@ -196,6 +196,10 @@ static void gsm8k(void **state) {
     json_decref(a);
     json_decref(thinking);
     start(f);
+    f->o.shots = 1;
+    f->o.examples = test;
+    refuses(f, "gsm8k", test, ERR_ARG, "worked examples cannot be the questions themselves");
+    f->o.examples = NULL;
     f->o.shots = 3;
     refuses(f, "gsm8k", folder, ERR_FORMAT, "train-2.jsonl: 2 rows, but 3 worked examples are wanted");
     free(train);
@@ -203,7 +207,7 @@ static void gsm8k(void **state) {
     free(test);
     test = file(f, "alone/test.jsonl", "{\"question\":\"3+3?\",\"answer\":\"6\"}\n");
     start(f);
-    refuses(f, "gsm8k", test, ERR_FORMAT, "no worked examples beside");
+    refuses(f, "gsm8k", test, ERR_FORMAT, "worked examples (--examples FILE; none: --shots 0): ");
     f->o.shots = 0;
     refuses(f, "gsm8k", test, ERR_FORMAT, "test.jsonl, row 1: \"answer\" has no number behind \"#### \"");
     refuses(f, "gsm8k:x", test, ERR_ARG, "gsm8k has no kind \"x\"");
