@@ -150,11 +150,12 @@ static bool take(int fd, str *s, size_t most) {
     return true;
 }
 
-/* Lines that are whole become answers. */
+/* Lines that are whole become answers, up to one that is too long. */
 static void take_answers(line_program *p, talk *t) {
     size_t begin = 0;
     for (char *end; t->answered < t->n && begin < p->held.n; begin = (size_t)(end - p->held.p) + 1) {
         if (!(end = memchr(p->held.p + begin, '\n', p->held.n - begin))) break;
+        if ((size_t)(end - p->held.p) - begin > p->limits.output) break;
         str *a = &t->answers[t->answered++];
         a->n = 0;
         str_add(a, p->held.p + begin, (size_t)(end - p->held.p) - begin);
