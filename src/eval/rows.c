@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/file.h"
+#include "data/json_rows.h"
 #include "data/lines.h"
 #include "eval/csv.h"
 
@@ -59,46 +60,29 @@ static status add(json_t *list, json_t *row, error *e) {
     return json_array_append_new(list, row) ? fail(e, ERR_NOMEM, "memory is out") : OK;
 }
 
-static status read_csv(rows *r, lines *l, error *e) {
+static status read_csv(rows *r, error *e) {
+    lines *l;
     str text = {0};
+    TRY(lines_open(&l, r->path, e));
     status s = lines_rest(l, &text, e);
+    lines_close(l);
     csv c = csv_open(text.p ? text.p : "", text.n, r->path);
     for (json_t *row; s == OK && (s = csv_next(&c, &row, e)) == OK && row;) s = add(r->list, row, e);
     str_free(&text);
     return s;
 }
 
-static status read_json(rows *r, lines *l, error *e) {
-    str line = {0};
-    bool end = false;
-    status s = OK;
-    while (s == OK) {
-        json_t *row;
-        char name[300];
-        line.n = 0;
-        s = lines_next(l, &line, &end, e);
-        if (s != OK || end) break;
-        if (strspn(line.p ? line.p : "", " \t") == line.n) continue;
-        snprintf(name, sizeof name, "%.250s, line %lld", r->path, (long long)lines_number(l));
-        s = json_parse(&row, line.p, line.n, name, e);
-        if (s == OK && !json_is_object(row)) {
-            json_decref(row);
-            s = fail(e, ERR_FORMAT, "%s: should be a JSON object", name);
-        }
-        if (s == OK) s = add(r->list, row, e);
-    }
-    str_free(&line);
-    return s;
+static status add_object(void *list, json_t *row, error *e) {
+    return add(list, json_incref(row), e);
 }
 
 status rows_open(rows *out, const char *path, const char *const *names, error *e) {
     rows r = {.list = json_array()};
-    lines *l = NULL;
     *out = (rows){0};
     status s = r.list ? choose(path, names, &r.path, e) : fail(e, ERR_NOMEM, "memory is out");
-    if (s == OK) s = lines_open(&l, r.path, e);
-    if (s == OK) s = ends_with(r.path, ".csv") ? read_csv(&r, l, e) : read_json(&r, l, e);
-    lines_close(l);
+    if (s == OK)
+        s = ends_with(r.path, ".csv") ? read_csv(&r, e)
+                                      : json_rows_read(r.path, &(json_rows){.row = add_object, .arg = r.list}, e);
     if (s == OK && !rows_count(&r)) s = fail(e, ERR_FORMAT, "%s: no rows", r.path);
     if (s == OK) *out = r;
     else rows_close(&r);

@@ -88,7 +88,7 @@ static void files(void **state) {
     file(&s, "d.jsonl", "{\"a\":1}\n \n{\"a\":2}");
     holds(&s, "d.jsonl", NULL, "[{\"a\":1},{\"a\":2}]");
     file(&s, "e.jsonl", "{\"a\":1}\n[2]\n");
-    holds(&s, "e.jsonl", NULL, "e.jsonl, line 2: should be a JSON object");
+    holds(&s, "e.jsonl", NULL, "e.jsonl:2: should be a JSON object");
     file(&s, "f.jsonl", "\n");
     holds(&s, "f.jsonl", NULL, "f.jsonl: no rows");
     file(&s, "dir/other.jsonl", "{}\n");
