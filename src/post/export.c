@@ -17,7 +17,7 @@ bool is_exported(const char *folder) {
     return done;
 }
 
-char *export_folder(const char *run, int64_t step) {
+static char *folder_of(const char *run, int64_t step) {
     char name[32];
     snprintf(name, sizeof name, "hf-%08" PRId64, step);
     return path_join(run, name);
@@ -46,7 +46,7 @@ status export_newest(const train_config *c, const run_hooks *hooks, char **out, 
         free(from);
         if (!(from = path_join(run, "merged"))) s = fail(e, ERR_NOMEM, "memory is out");
     }
-    if (s == OK && from && !(to = export_folder(run, step))) s = fail(e, ERR_NOMEM, "memory is out");
+    if (s == OK && from && !(to = folder_of(run, step))) s = fail(e, ERR_NOMEM, "memory is out");
     if (s == OK && to && !is_exported(to)) s = convert(c, hooks, from, to, e);
     if (s == OK && from && trains_adapters(c)) s = native_remove(from, e);
     free(from);

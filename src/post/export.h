@@ -9,7 +9,5 @@
  * on. */
 status export_newest(const train_config *c, const run_hooks *hooks, char **out, error *e);
 bool is_exported(const char *folder); /* it is there, and whole */
-/* The folder that a run of so many steps is exported to; free() it, NULL: memory is out. */
-char *export_folder(const char *run, int64_t step);
 
 #endif

@@ -1,9 +1,10 @@
 #include "post/pipeline.h"
 
-#include <inttypes.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/yaml.h"
@@ -191,7 +192,7 @@ static status read_config(const reading *r, pipeline_stage *s, config_tree *t, c
 
 static const char *output_of(pipeline *p, const pipeline_stage *s) {
     switch (s->kind->makes) {
-    case MAKES_MODEL: return keep_taken(p, export_folder(s->folder, s->c.training.steps));
+    case MAKES_MODEL: return keep_taken(p, path_join(s->folder, "hf"));
     case MAKES_DATA: return s->c.sample.output;
     case MAKES_SCORES: return keep_taken(p, path_join(s->folder, "eval.json"));
     }
@@ -329,18 +330,24 @@ static void say_stage(const pipeline *p, int i, const run_hooks *h) {
     if (!s->done && s->c.note && !(last && strcmp(last, s->c.note) == 0)) note(h, s->c.note);
 }
 
+/* The stage's output is a link to hf-STEP: how many steps there will be is not known before. */
+static status link_output(const pipeline_stage *s, const char *model, error *e) {
+    str name = {0};
+    str_addf(&name, "%s.tmp", s->output);
+    TRY(str_check(&name, e));
+    (void)unlink(name.p);
+    const bool done = symlink(strrchr(model, '/') + 1, name.p) == 0 && rename(name.p, s->output) == 0;
+    str_free(&name);
+    return done ? OK : fail(e, ERR_IO, "%s: cannot make the link to %s: %s", s->output, model, strerror(errno));
+}
+
 static status make_output(const pipeline_stage *s, const run_hooks *hooks, error *e) {
     char *model = NULL;
     if (s->kind->makes != MAKES_MODEL)
         return file_exists(s->output) ? OK : fail(e, ERR_FORMAT, "nothing was written to %s", s->output);
     TRY(export_newest(&s->c, hooks, &model, e));
-    status st = OK;
-    if (!model && is_exported(s->output)) return OK;
-    if (!model) st = fail(e, ERR_FORMAT, "there is no checkpoint in %s", s->folder);
-    else if (strcmp(model, s->output) != 0)
-        st = fail(e, ERR_FORMAT,
-                  "%s is of another number of steps than training.steps says (%" PRId64 "): set it to that", model,
-                  s->c.training.steps);
+    if (!model) return is_exported(s->output) ? OK : fail(e, ERR_FORMAT, "there is no checkpoint in %s", s->folder);
+    status st = link_output(s, model, e);
     free(model);
     return st;
 }

@@ -26,7 +26,7 @@ typedef enum stage_output { MAKES_MODEL, MAKES_DATA, MAKES_SCORES } stage_output
 
 typedef struct pipeline_kind { /* a list of them ends with name NULL */
     const char *name;
-    stage_output makes; /* a folder hf-STEP; sample.output; checkpoint.folder/eval.json */
+    stage_output makes; /* a folder hf, which is a link to hf-STEP; sample.output; checkpoint.folder/eval.json */
     status (*run)(const train_config *c, const run_hooks *hooks, run_result *out, error *e);
     status (*check)(const train_config *c,
                     error *e); /* before any stage begins, besides what all have; NULL: nothing */

@@ -67,7 +67,7 @@ stages:
 YAML
 
 verdict "help" eval 'h 0 r1 --help && out_has "--dry-run" && out_has "stages.NAME"'
-verdict "the plan" eval 'h 0 r1 "$t/r1.yaml" --dry-run && out_has "6 steps of 8 prompts, 32 completions" && out_has "model $t/run/01-cold/hf-00000004" &&
+verdict "the plan" eval 'h 0 r1 "$t/r1.yaml" --dry-run && out_has "6 steps of 8 prompts, 32 completions" && out_has "model $t/run/01-cold/hf" &&
     out_has "data  $t/run/03-best/best.jsonl" && [ ! -e "$t/run" ]'
 verdict "the plan as JSON" eval 'h 0 r1 "$t/r1.yaml" --dry-run --json && python3 -c "import json, sys
 p = json.load(open(sys.argv[1]))

@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/file.h"
-#include "post/export.h"
 #include "post/pipeline.h"
 #include <cmocka.h>
 
@@ -69,7 +68,7 @@ static status called(const char *kind, const train_config *c, run_result *out, e
 
 static status make_model(const char *kind, const train_config *c, run_result *out, error *e) {
     TRY(called(kind, c, out, e));
-    char *folder = export_folder(c->checkpoint.folder, c->training.steps);
+    char *folder = path_join(c->checkpoint.folder, "hf");
     status s = out->stopped ? OK : make_directory(folder, e);
     free(folder);
     return s;
@@ -212,7 +211,7 @@ static void what_is_read(void **state) {
     char want[128];
     snprintf(want, sizeof want, "%s/01-cold", run);
     assert_string_equal(cold->c.checkpoint.folder, want); /* whatever the file says */
-    snprintf(want, sizeof want, "%s/01-cold/hf-00000003", run);
+    snprintf(want, sizeof want, "%s/01-cold/hf", run);
     assert_string_equal(cold->output, want);
     assert_string_equal(rl->c.model.path, want);
     assert_string_equal(rl->c.rollout.system, "@home");
@@ -306,7 +305,7 @@ static void changes_after_a_stage(void **state) {
     ran("grpo:02-rl sample:03-best sft:04-final eval:05-score ", "stages.rl.optimizer.lr=2e-5");
     str_free(&seen.calls);
     memset(&seen.calls, 0, sizeof seen.calls);
-    snprintf(command, sizeof command, "rm -r %s", path_of("run/01-cold/hf-00000003"));
+    snprintf(command, sizeof command, "rm -r %s", path_of("run/01-cold/hf"));
     assert_int_equal(system(command), 0);
     refused_with("stages.rl.optimizer.lr=2e-5", "stage 1 (cold)", "is gone");
     put("run/01-cold/stage.json", "{\"kind\": \"dpo\"}");

@@ -145,12 +145,20 @@ static const char *sample(const config_option *o, char *to, size_t size) {
     return NULL;
 }
 
-/* What a key wants beside it; NULL: nothing. */
-static const char *companion(const char *override) {
-    if (!strncmp(override, "training.expert_parallel", 24)) return "training.ranks=8";
-    if (!strncmp(override, "training.batch_ramp_tokens", 26)) return "training.batch_ramp_from=2";
-    if (!strncmp(override, "lora.rank", 9)) return "lora.target_modules=q_proj";
-    return NULL;
+/* What a key wants beside it. */
+static const char *const companions[][2] = {{"training.expert_parallel", "training.ranks=8"},
+                                            {"training.batch_ramp_tokens", "training.batch_ramp_from=2"},
+                                            {"training.until_loss", "training.validate_every=5"},
+                                            {"training.until_loss", "data.validation=[v.bin]"},
+                                            {"lora.rank", "lora.target_modules=q_proj"}};
+
+/* The override and its companions. */
+static int with_companions(const char *override, const char *out[8]) {
+    int n = 0;
+    out[n++] = override;
+    for (size_t i = 0; i < sizeof companions / sizeof *companions; i++)
+        if (!strncmp(override, companions[i][0], strlen(companions[i][0]))) out[n++] = companions[i][1];
+    return n;
 }
 
 /* Every key takes a value that is not the default, is written, and reads back to the same bytes. */
@@ -163,8 +171,8 @@ static void every_key_there_and_back(void **state) {
         const char *v = sample(o, value, sizeof value);
         if (!v) continue;
         snprintf(text, sizeof text, "%s.%s=%s", o->section, o->key, v);
-        const char *overrides[] = {text, companion(text)};
-        train_config c = good(base_text, overrides, overrides[1] ? 2 : 1);
+        const char *overrides[8];
+        train_config c = good(base_text, overrides, with_companions(text, overrides));
         str changed = {0}, before = {0};
         config_put(&changed, o, &c);
         config_put(&before, o, &plain);

@@ -114,8 +114,8 @@ static const number numbers[] = {
     SCALER_8K("deepscaler-1.5b.yaml", "8k"),
     SCALER_16K("deepscaler-1.5b.yaml", "16k"),
     SCALER_24K("deepscaler-1.5b.yaml", "24k"),
-    {"deepscaler-1.5b.yaml", "16k", "model", "path", "\"results/deepscaler-1.5b/01-8k/hf-00000240\""},
-    {"deepscaler-1.5b.yaml", "24k", "model", "path", "\"results/deepscaler-1.5b/02-16k/hf-00000290\""},
+    {"deepscaler-1.5b.yaml", "16k", "model", "path", "\"results/deepscaler-1.5b/01-8k/hf\""},
+    {"deepscaler-1.5b.yaml", "24k", "model", "path", "\"results/deepscaler-1.5b/02-16k/hf\""},
 
     R1_RL("r1-zero.yaml", "32k"),
     {"r1-zero.yaml", "32k", "data", "seq_len", "32768"},
@@ -125,7 +125,7 @@ static const number numbers[] = {
     R1_RL("r1-zero.yaml", "64k"),
     {"r1-zero.yaml", "64k", "data", "seq_len", "65536"},
     {"r1-zero.yaml", "64k", "training", "steps", "138"}, /* (512 + 138) x 16 = 10,400 */
-    {"r1-zero.yaml", "64k", "model", "path", "\"results/r1-zero/01-32k/hf-00000512\""},
+    {"r1-zero.yaml", "64k", "model", "path", "\"results/r1-zero/01-32k/hf\""},
 
     {"r1.yaml", "cold-start", "data", "loss", "assistant"},
     R1_RL("r1.yaml", "reasoning"),
@@ -134,9 +134,9 @@ static const number numbers[] = {
     {"r1.yaml", "reasoning", "rollout", "temperature", "1"},
     {"r1.yaml", "reasoning", "rollout", "rewards",
      "[{\"name\":\"accuracy\"},{\"name\":\"format\"},{\"name\":\"language\"}]"},
-    {"r1.yaml", "reasoning", "model", "path", "\"results/r1/01-cold-start/hf-00000200\""},
+    {"r1.yaml", "reasoning", "model", "path", "\"results/r1/01-cold-start/hf\""},
     {"r1.yaml", "samples", "sample", "keep", "correct"},
-    {"r1.yaml", "samples", "model", "path", "\"results/r1/02-reasoning/hf-00000650\""},
+    {"r1.yaml", "samples", "model", "path", "\"results/r1/02-reasoning/hf\""},
     {"r1.yaml", "general", "model", "path", "\"./DeepSeek-V3-Base\""}, /* from the base model again */
     {"r1.yaml", "general", "data", "train", "[\"results/r1/03-samples/samples.jsonl\", \"other-200k.jsonl\"]"},
     {"r1.yaml", "general", "training", "steps", "12500"}, /* x 128 = 2 x 800,000 */
@@ -144,7 +144,7 @@ static const number numbers[] = {
     R1_RL("r1.yaml", "all-scenarios"),
     {"r1.yaml", "all-scenarios", "rollout", "temperature", "0.7"},
     {"r1.yaml", "all-scenarios", "training", "steps", "106"}, /* x 16 = 1,696 of 1,700 */
-    {"r1.yaml", "all-scenarios", "model", "path", "\"results/r1/04-general/hf-00012500\""},
+    {"r1.yaml", "all-scenarios", "model", "path", "\"results/r1/04-general/hf\""},
     {"r1.yaml", "student", "model", "path", "\"./Qwen2.5-Math-1.5B\""},
 
     {"distill.yaml", NULL, "distill", "kind", "sft"},
