@@ -70,20 +70,31 @@ typedef struct region {
 } region;
 
 /* c (+)= sums over k columns; rows a multiple of GROUP, k of K_STEP. c holds tiles of GROUP rows and GROUP tokens, each
- * tile in one piece: [rows / GROUP][groups][GROUP rows][GROUP tokens]. Every sum runs through the columns in order, so
- * results do not depend on how a product was cut. */
+ * tile in one piece: [rows / GROUP][groups][GROUP rows][GROUP tokens]; with ldc it is a matrix of such rows. Every sum
+ * runs through the columns in order, so results do not depend on how a product was cut. */
 typedef struct block_call {
     const void *w; /* rows ldw elements apart */
     int64_t ldw, rows, k;
     const void *x; /* laid out; groups are x_group elements apart */
     int64_t x_group, groups;
     float *c;
+    int64_t ldc; /* 0: tiles; else how far rows are apart */
     bool first;  /* c is set rather than added to */
     region next; /* may be fetched into the cache meanwhile */
 } block_call;
 
 static inline float *block_tile(const block_call *c, int64_t row, int64_t group) {
+    if (c->ldc) return c->c + row / GROUP * GROUP * c->ldc + group * GROUP;
     return c->c + (row / GROUP * c->groups + group) * GROUP * GROUP;
+}
+
+/* How far rows of a tile are apart, and tiles of neighbouring groups. */
+static inline int64_t block_row_step(const block_call *c) {
+    return c->ldc ? c->ldc : GROUP;
+}
+
+static inline int64_t block_group_step(const block_call *c) {
+    return c->ldc ? GROUP : GROUP * GROUP;
 }
 
 /* y[t][r] = or += c[r][t] + bias[r], as F32 or BF16. */

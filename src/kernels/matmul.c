@@ -165,6 +165,13 @@ static bool direct(const piece *pc, int64_t rows, int64_t k) {
     return !pc->turned && pc->compute == COMPUTE_F32 && rows % GROUP == 0 && k % K_STEP == 0;
 }
 
+/* Sums can be made in the result itself: whole tiles of a new result, which few products pass through. */
+static bool in_place(const plan *p, const piece *pc, int64_t rows, int64_t columns) {
+    int64_t k = 0;
+    for (int i = 0; i < pc->segments; i++) k += p->segment[pc->segment + i].k;
+    return !pc->add && rows % GROUP == 0 && columns % GROUP == 0 && k <= k_block(pc->compute);
+}
+
 /* The numbers of A that are read after those of k0: the next block's, or the first of the next tile's rows. */
 static region look_ahead(const piece *pc, const segment *s, const segment *end, int64_t row, int64_t rows, int64_t k0) {
     k0 += k_block(pc->compute);
@@ -198,8 +205,10 @@ static void tile_task(void *arg, int64_t task, int thread) {
     int64_t group = tile / pc->row_tiles * pc->group_tile, rows = least(pc->row_tile, pc->rows - row);
     int64_t columns = least(pc->group_tile * GROUP, pc->columns - group * GROUP),
             groups = (columns + GROUP - 1) / GROUP;
-    float *sums = p->thread + (size_t)thread * (THREAD_BYTES / sizeof(float));
+    float *sums = p->thread + (size_t)thread * (THREAD_BYTES / sizeof(float)),
+          *c = pc->c + row * pc->ldc + group * GROUP;
     void *panel = sums + ROW_TILE * COLUMN_TILE;
+    const bool whole = in_place(p, pc, rows, columns);
     bool first = true;
     const int64_t ld = (BLOCK_BYTES + PAD) / number_size(pc->compute);
     for (const segment *s = &p->segment[pc->segment]; s < &p->segment[pc->segment + pc->segments]; s++) {
@@ -214,20 +223,17 @@ static void tile_task(void *arg, int64_t task, int thread) {
                             .x = laid_out(&p->lanes[s->lanes], k0, group),
                             .x_group = round_up(k, K_STEP) * GROUP,
                             .groups = groups,
-                            .c = sums,
+                            .c = whole ? c : sums,
+                            .ldc = whole ? pc->ldc : 0,
                             .first = first,
                             .next = look_ahead(pc, s, &p->segment[pc->segment + pc->segments], row, rows, k0)};
             p->q->linear->block[pc->compute](&b);
         }
     }
-    place_call c = {.c = sums,
-                    .groups = groups,
-                    .rows = rows,
-                    .columns = columns,
-                    .y = pc->c + row * pc->ldc + group * GROUP,
-                    .ldy = pc->ldc,
-                    .add = pc->add};
-    p->q->linear->place(&c);
+    if (whole) return;
+    place_call to = {
+        .c = sums, .groups = groups, .rows = rows, .columns = columns, .y = c, .ldy = pc->ldc, .add = pc->add};
+    p->q->linear->place(&to);
 }
 
 /* --- plan -------------------------------------------------------------------------------------------------------- */

@@ -11,17 +11,17 @@ INLINE void tiles(const block_call *c, fetcher *f, int64_t row, int64_t group, i
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
     size_t stride = (size_t)c->ldw * 2;
     float *to = block_tile(c, row, group), *below = block_tile(c, row + 16, group);
-    enum { TILE = GROUP * GROUP };
+    const int64_t next = block_group_step(c), ld = block_row_step(c) * (int64_t)sizeof(float);
     if (c->first) {
         _tile_zero(0);
         if (G > 1) _tile_zero(1);
         if (R > 1) _tile_zero(2);
         if (R > 1 && G > 1) _tile_zero(3);
     } else {
-        _tile_loadd(0, to, 64);
-        if (G > 1) _tile_loadd(1, to + TILE, 64);
-        if (R > 1) _tile_loadd(2, below, 64);
-        if (R > 1 && G > 1) _tile_loadd(3, below + TILE, 64);
+        _tile_loadd(0, to, ld);
+        if (G > 1) _tile_loadd(1, to + next, ld);
+        if (R > 1) _tile_loadd(2, below, ld);
+        if (R > 1 && G > 1) _tile_loadd(3, below + next, ld);
     }
     for (int64_t k = 0; k < c->k; k += K_STEP) {
         _tile_loadd(4, w + k, stride);
@@ -34,10 +34,10 @@ INLINE void tiles(const block_call *c, fetcher *f, int64_t row, int64_t group, i
         if (R > 1 && G > 1) _tile_dpbf16ps(3, 5, 7);
         fetch(f);
     }
-    _tile_stored(0, to, 64);
-    if (G > 1) _tile_stored(1, to + TILE, 64);
-    if (R > 1) _tile_stored(2, below, 64);
-    if (R > 1 && G > 1) _tile_stored(3, below + TILE, 64);
+    _tile_stored(0, to, ld);
+    if (G > 1) _tile_stored(1, to + next, ld);
+    if (R > 1) _tile_stored(2, below, ld);
+    if (R > 1 && G > 1) _tile_stored(3, below + next, ld);
 }
 
 static void block(const block_call *c) {

@@ -222,11 +222,11 @@ static void panel_bf16_e4m3(const panel_call *c) {
 /* 4 rows of w times one group of tokens: 8 sums. */
 static void tile_f32(const block_call *c, int64_t row, int64_t group) {
     const float *w = (const float *)c->w + row * c->ldw, *x = (const float *)c->x + group * c->x_group;
-    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
+    float *to = block_tile(c, row, group) + row % GROUP * block_row_step(c);
+    const int64_t ld = block_row_step(c);
     __m256 sum[4][2];
     for (int r = 0; r < 4; r++)
-        for (int h = 0; h < 2; h++)
-            sum[r][h] = c->first ? _mm256_setzero_ps() : _mm256_loadu_ps(to + r * GROUP + 8 * h);
+        for (int h = 0; h < 2; h++) sum[r][h] = c->first ? _mm256_setzero_ps() : _mm256_loadu_ps(to + r * ld + 8 * h);
     for (int64_t k = 0; k < c->k; k++) {
         __m256 low = _mm256_loadu_ps(x + k * GROUP), high = _mm256_loadu_ps(x + k * GROUP + 8);
         for (int r = 0; r < 4; r++) {
@@ -236,7 +236,7 @@ static void tile_f32(const block_call *c, int64_t row, int64_t group) {
         }
     }
     for (int r = 0; r < 4; r++)
-        for (int h = 0; h < 2; h++) _mm256_storeu_ps(to + r * GROUP + 8 * h, sum[r][h]);
+        for (int h = 0; h < 2; h++) _mm256_storeu_ps(to + r * ld + 8 * h, sum[r][h]);
 }
 
 /* Pairs of BF16: the lower and the upper halves of 32-bit lanes as F32. */
@@ -250,11 +250,11 @@ INLINE __m256 odd(__m256i pairs) {
 
 static void tile_bf16(const block_call *c, int64_t row, int64_t group) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
+    float *to = block_tile(c, row, group) + row % GROUP * block_row_step(c);
+    const int64_t ld = block_row_step(c);
     __m256 sum[4][2];
     for (int r = 0; r < 4; r++)
-        for (int h = 0; h < 2; h++)
-            sum[r][h] = c->first ? _mm256_setzero_ps() : _mm256_loadu_ps(to + r * GROUP + 8 * h);
+        for (int h = 0; h < 2; h++) sum[r][h] = c->first ? _mm256_setzero_ps() : _mm256_loadu_ps(to + r * ld + 8 * h);
     for (int64_t k = 0; k < c->k; k += 2) {
         __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(x + k * GROUP));
         __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(x + k * GROUP + 16));
@@ -268,7 +268,7 @@ static void tile_bf16(const block_call *c, int64_t row, int64_t group) {
         }
     }
     for (int r = 0; r < 4; r++)
-        for (int h = 0; h < 2; h++) _mm256_storeu_ps(to + r * GROUP + 8 * h, sum[r][h]);
+        for (int h = 0; h < 2; h++) _mm256_storeu_ps(to + r * ld + 8 * h, sum[r][h]);
 }
 
 static void block_f32(const block_call *c) {

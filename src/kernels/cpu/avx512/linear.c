@@ -335,11 +335,9 @@ static void place(const place_call *c) {
 
 INLINE void tile_f32(const block_call *c, fetcher *f, fetcher *ahead, int64_t row, int64_t group, int R, int G) {
     const float *w = (const float *)c->w + row * c->ldw, *x = (const float *)c->x + group * c->x_group;
-    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
+    float *to = block_tile(c, row, group) + row % GROUP * block_row_step(c);
     __m512 sum[16][3];
-    for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++)
-            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
+    take_sums(c, to, sum, R, G);
     for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
         fetch(f);
         fetch(ahead);
@@ -352,8 +350,7 @@ INLINE void tile_f32(const block_call *c, fetcher *f, fetcher *ahead, int64_t ro
             }
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
+    keep_sums(c, to, sum, R, G);
 }
 
 /* Pairs of BF16: the lower and the upper halves of 32-bit lanes as F32. */
@@ -367,11 +364,9 @@ INLINE __m512 odd(__m512i pairs) {
 
 INLINE void tile_bf16(const block_call *c, fetcher *f, int64_t row, int64_t group, int R, int G) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
-    __m512 sum[16][2];
-    for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++)
-            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
+    float *to = block_tile(c, row, group) + row % GROUP * block_row_step(c);
+    __m512 sum[16][3];
+    take_sums(c, to, sum, R, G);
     for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
         fetch(f);
         for (int64_t k = 0; k < K_STEP; k += 2) {
@@ -391,8 +386,7 @@ INLINE void tile_bf16(const block_call *c, fetcher *f, int64_t row, int64_t grou
             }
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
+    keep_sums(c, to, sum, R, G);
 }
 
 static void part_f32(const block_call *c, fetcher *f) {

@@ -90,6 +90,24 @@ INLINE block_call block_columns(const block_call *c, int64_t k, int64_t count, s
     return part;
 }
 
+/* The sums of R rows and G groups; steps that are known to the compiler where they lie as tiles. */
+INLINE void take_sums(const block_call *c, const float *to, __m512 sum[16][3], int R, int G) {
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++) sum[r][g] = _mm512_setzero_ps();
+    if (c->first) return;
+    for (int r = 0; r < R && c->ldc; r++)
+        for (int g = 0; g < G; g++) sum[r][g] = _mm512_loadu_ps(to + r * c->ldc + g * GROUP);
+    for (int r = 0; r < R && !c->ldc; r++)
+        for (int g = 0; g < G; g++) sum[r][g] = _mm512_loadu_ps(to + (g * GROUP + r) * GROUP);
+}
+
+INLINE void keep_sums(const block_call *c, float *to, __m512 sum[16][3], int R, int G) {
+    for (int r = 0; r < R && c->ldc; r++)
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + r * c->ldc + g * GROUP, sum[r][g]);
+    for (int r = 0; r < R && !c->ldc; r++)
+        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + (g * GROUP + r) * GROUP, sum[r][g]);
+}
+
 /* Fetches what comes next into the second cache, evenly spread over a block's work: line by line between products. */
 typedef struct fetcher {
     region r;

@@ -299,11 +299,9 @@ static void turn(const turn_call *c) {
 
 INLINE void tile(const block_call *c, fetcher *f, fetcher *ahead, int64_t row, int64_t group, int R, int G) {
     const uint16_t *w = (const uint16_t *)c->w + row * c->ldw, *x = (const uint16_t *)c->x + group * c->x_group;
-    float *to = block_tile(c, row, group) + row % GROUP * GROUP;
+    float *to = block_tile(c, row, group) + row % GROUP * block_row_step(c);
     __m512 sum[16][3];
-    for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++)
-            sum[r][g] = c->first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + g * GROUP * GROUP + r * GROUP);
+    take_sums(c, to, sum, R, G);
     for (int64_t k0 = 0; k0 < c->k; k0 += K_STEP, w += K_STEP, x += K_STEP * GROUP) {
         fetch(f);
         fetch(ahead);
@@ -318,8 +316,7 @@ INLINE void tile(const block_call *c, fetcher *f, fetcher *ahead, int64_t row, i
             }
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++) _mm512_storeu_ps(to + g * GROUP * GROUP + r * GROUP, sum[r][g]);
+    keep_sums(c, to, sum, R, G);
 }
 
 static void block_part(const block_call *c, fetcher *f) {

@@ -167,7 +167,7 @@ static void block_f32(const block_call *c) {
         const float *w = (const float *)c->w + r * c->ldw;
         for (int64_t g = 0; g < c->groups; g++) {
             const float *x = (const float *)c->x + g * c->x_group;
-            float sum[GROUP], *to = block_tile(c, r, g) + r % GROUP * GROUP;
+            float sum[GROUP], *to = block_tile(c, r, g) + r % GROUP * block_row_step(c);
             for (int t = 0; t < GROUP; t++) sum[t] = c->first ? 0 : to[t];
             for (int64_t i = 0; i < c->k; i++)
                 for (int t = 0; t < GROUP; t++) sum[t] += w[i] * x[i * GROUP + t];
@@ -181,7 +181,7 @@ static void block_bf16(const block_call *c) {
         const uint16_t *w = (const uint16_t *)c->w + r * c->ldw;
         for (int64_t g = 0; g < c->groups; g++) {
             const uint16_t *x = (const uint16_t *)c->x + g * c->x_group;
-            float sum[GROUP], *to = block_tile(c, r, g) + r % GROUP * GROUP;
+            float sum[GROUP], *to = block_tile(c, r, g) + r % GROUP * block_row_step(c);
             for (int t = 0; t < GROUP; t++) sum[t] = c->first ? 0 : to[t];
             for (int64_t i = 0; i < c->k; i++)
                 for (int t = 0; t < GROUP; t++)
