@@ -123,11 +123,11 @@ static bool find_number(const char *text, str *out) {
         const char *before = c;
         while (before > p && is_digit(before[-1])) before--;
         if (q - c == 4 && c - before <= 3) {
-            const char *rest = q;
-            while (rest < end && *rest == ',' && end - rest >= 4 && is_digit(rest[1]) && is_digit(rest[2]) &&
-                   is_digit(rest[3]) && (rest + 4 == end || !is_digit(rest[4])))
-                rest += 4;
-            if (rest == end || *rest != ',') break;
+            while (q < end && *q == ',' && end - q >= 4 && is_digit(q[1]) && is_digit(q[2]) && is_digit(q[3]) &&
+                   (q + 4 == end || !is_digit(q[4])))
+                q += 4;
+            if (q == end || *q != ',') break;
+            c = q; /* what these groups run into ends a number that begins with any of them */
         }
         p = c + 1;
     }

@@ -165,20 +165,25 @@ static sides elements(side c) {
     return s;
 }
 
-static verdict member(side x, sides of, bool x_is_gold) {
-    verdict best = WRONG;
-    for (int i = 0; i < of.n && best != RIGHT; i++) {
-        verdict v = x_is_gold ? equal(x, of.a[i]) : equal(of.a[i], x);
-        if (v != WRONG) best = v;
-    }
-    return best;
+static void improve(verdict *best, verdict v) {
+    if (v == RIGHT || *best == WRONG) *best = v;
 }
 
-/* Every element of each is in the other. */
+/* Every element of each is in the other. No pair is compared twice: sets in sets would double the work at each depth.
+ */
 static verdict sets_equal(sides g, sides t) {
-    verdict v = RIGHT;
-    for (int i = 0; i < g.n && v != WRONG; i++) v = all(v, member(g.a[i], t, true));
-    for (int i = 0; i < t.n && v != WRONG; i++) v = all(v, member(t.a[i], g, false));
+    verdict *best = calloc((size_t)(g.n + t.n) + 1, sizeof *best), v = best ? RIGHT : UNSURE; /* WRONG is 0 */
+    for (int i = 0; best && i < g.n && v != WRONG; i++) {
+        for (int k = 0; k < t.n; k++) {
+            if (best[i] == RIGHT && best[g.n + k] == RIGHT) continue;
+            verdict pair = equal(g.a[i], t.a[k]);
+            improve(&best[i], pair);
+            improve(&best[g.n + k], pair);
+        }
+        v = all(v, best[i]);
+    }
+    for (int k = 0; best && k < t.n; k++) v = all(v, best[g.n + k]);
+    free(best);
     return v;
 }
 

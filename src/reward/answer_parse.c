@@ -9,8 +9,8 @@
  *   power    postfix [^ exponent]
  *   postfix  primary {!|%|degree}
  *
- * Every level gives the number of its node, 0 when the text is not read. All recursion passes primary or power, which
- * count the depth. */
+ * Every level gives the number of its node, 0 when the text is not read. All recursion passes primary or an exponent,
+ * where the depth is counted. */
 #include "reward/answer_parse.h"
 
 #include <stdlib.h>
@@ -400,7 +400,9 @@ static int exponent(parser *ps) {
 static int power(parser *ps) {
     int a = postfix(ps);
     if (!a || !take(ps, '^')) return a;
+    if (++ps->depth > DEPTH) return 0;
     a = two(ps, N_POW, 0, a, exponent(ps));
+    ps->depth--;
     token k = look(ps);
     return k.kind == T_OP && (k.op == '^' || k.op == '_') ? 0 : a; /* 2^3^2: either way */
 }

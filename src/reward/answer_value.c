@@ -149,7 +149,7 @@ static uint64_t raise_mod(uint64_t a, int64_t e, uint64_t p) {
 
 static uint64_t factorial_mod(int64_t n, int64_t down_to, uint64_t p) {
     uint64_t r = 1;
-    for (int64_t i = down_to + 1; i <= n; i++) r = r * (uint64_t)i % p;
+    for (int64_t i = down_to + 1; i <= n; i++) r = r * ((uint64_t)i % p) % p;
     return r;
 }
 

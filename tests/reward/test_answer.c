@@ -232,6 +232,7 @@ static void hostile_texts(void **state) {
         {"", "9", ""},
         {"0.", "0", "5"},
         {"", "1,000,", "x"},
+        {"1", ",234", ",5"},
         {"", "5 \\pm ", "5"},
         {"", "[1,2]\\cup", "[1,2]"},
         {"", "\xff", ""},
@@ -257,6 +258,19 @@ static void hostile_texts(void **state) {
     assert_int_equal(answer_equal("1000000000!", "5"), UNSURE);
 }
 
+/* Sets in sets, as deep as they are read: a comparison that asks twice at each depth never ends. */
+static void nested_sets(void **state) {
+    (void)state;
+    str s = {0};
+    for (int i = 0; i < 55; i++) str_puts(&s, "\\{");
+    str_puts(&s, "5");
+    for (int i = 0; i < 55; i++) str_puts(&s, "\\}");
+    assert_int_equal(answer_equal("5", s.p), RIGHT);
+    assert_int_equal(answer_equal("6", s.p), WRONG);
+    assert_int_equal(answer_equal(s.p, "5"), RIGHT);
+    str_free(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pairs_of_the_table),
@@ -265,6 +279,7 @@ int main(void) {
         cmocka_unit_test(gsm8k_by_hand),
         cmocka_unit_test(places),
         cmocka_unit_test(hostile_texts),
+        cmocka_unit_test(nested_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
