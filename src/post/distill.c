@@ -161,8 +161,6 @@ static status open_judge(void *arg, job *j, token_loss *out, error *e) {
         return fail(e, ERR_FORMAT,
                     "distill.teacher %s has a vocabulary of %lld, the student of %lld: they must be the same", path,
                     (long long)t->m->cfg.vocab_size, (long long)j->t.model.vocab_size);
-    if (c->training.ranks > 1)
-        return fail(e, ERR_UNSUPPORTED, "training.ranks: distillation of logits runs on one rank");
     if (c->distill.sft_weight > 0 && c->distill.temperature != 1)
         return fail(e, ERR_ARG, "distill.sft_weight wants distill.temperature 1: both use the same log-probabilities");
     TRY(engine_borrow(&t->g, t->m, j->t.q, MLA_CHEAPER, e));
@@ -187,6 +185,8 @@ status distill_run(const train_config *c, const run_hooks *hooks, run_result *ou
     *out = (run_result){.loss = NAN, .validation_loss = NAN};
     if (!c->distill.teacher)
         return fail(e, ERR_ARG, "distill.teacher is missing: whose distribution is to be learned?");
+    if (c->training.ranks > 1)
+        return fail(e, ERR_UNSUPPORTED, "training.ranks: distillation of logits runs on one rank");
     status s = train_run_judged(c, &(run_judge){open_judge, &t}, hooks, out, e);
     for (int i = 0; i < SESSIONS; i++) session_close(t.s[i]);
     engine_close(t.g);

@@ -246,10 +246,11 @@ static status write_row(sampler_run *r, const completion *x, double pass_rate) {
     char *text = row ? json_dumps(row, JSON_COMPACT) : NULL;
     json_decref(row);
     if (!text) return fail(r->e, ERR_FORMAT, "a completion is not UTF-8, or memory is out");
-    const int n = fprintf(r->out, "%s\n", text);
+    const size_t n = strlen(text);
+    const bool written = fwrite(text, 1, n, r->out) == n && fputc('\n', r->out) != EOF;
     free(text);
-    if (n < 0) return fail(r->e, ERR_IO, "%s: cannot write: %s", r->partial, strerror(errno));
-    r->t.bytes += n;
+    if (!written) return fail(r->e, ERR_IO, "%s: cannot write: %s", r->partial, strerror(errno));
+    r->t.bytes += (int64_t)n + 1;
     r->t.kept++;
     r->t.tokens += x->n;
     return OK;
