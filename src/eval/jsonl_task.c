@@ -36,9 +36,8 @@ static status jsonl_item(const rows *r, int64_t i, const eval_options *o, item *
 }
 
 static status judge_exact(const question *q, const char *completion, int rule, judgement *j, error *e) {
-    static const char end[] = "</think>";
     (void)rule, (void)e;
-    for (const char *p; (p = strstr(completion, end));) completion = p + strlen(end);
+    completion = behind_reasoning(completion);
     const text given = text_strip((text){completion, strlen(completion)}, NULL, true, true),
                right = text_strip((text){q->answer, strlen(q->answer)}, NULL, true, true);
     str_add(&j->extracted, given.p, given.n);

@@ -2,19 +2,14 @@
 
 #include <string.h>
 
-/* A right answer may come with its derivation: "... #### 18", "... \\boxed{18}". */
-static bool find_right(const char *text, str *out) {
-    return answer_find(text, ANSWER_HASHES, out) || answer_find(text, ANSWER_BOXED, out);
-}
-
 status judge_meaning(const question *q, const char *completion, int rule, judgement *out, error *e) {
     str right = {0};
-    (void)rule, (void)e;
-    const bool found = answer_find(completion, ANSWER_ANY, &out->extracted);
-    const char *gold = find_right(q->answer, &right) ? right.p : q->answer;
-    out->verdict = found ? answer_equal(gold, out->extracted.p) : WRONG;
+    (void)rule;
+    const bool found = answer_find(completion, ANSWER_ANY, &out->extracted), known = answer_gold(q->answer, &right);
+    status s = str_check(&right, e);
+    if (s == OK) out->verdict = !found ? WRONG : known ? answer_equal(right.p, out->extracted.p) : UNSURE;
     str_free(&right);
-    return OK;
+    return s;
 }
 
 bool same_meaning(const char *a, const char *b) {

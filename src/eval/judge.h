@@ -4,8 +4,7 @@
 
 #include "eval/ask.h"
 
-/* The answer in the completion (ANSWER_ANY) means the same as the right one, which may stand behind "#### " or in a
- * box. */
+/* The answer in the completion (ANSWER_ANY) means the same as the right one (answer_gold). */
 status judge_meaning(const question *q, const char *completion, int rule, judgement *out, error *e);
 bool same_meaning(const char *a, const char *b);
 

@@ -157,8 +157,7 @@ static int enter(void *arg) {
     return refused(j, "to be executed"), 127;
 }
 
-/* --- its preparation ------------------------------------------------------------------------------------------------
- */
+/* --- its preparation ---------------------------------------------------------------------------------------------- */
 
 static bool is_program(const char *path) {
     return access(path, X_OK) == 0 && !is_directory(path);
@@ -304,12 +303,24 @@ int child_poll_time(const child *c, double deadline) {
     return left <= 0 ? 0 : left < 1e9 ? (int)left : (int)1e9;
 }
 
-void child_take_errors(int *fd, str *s) {
-    char block[KEPT_ERRORS];
-    for (ssize_t k = 1; *fd >= 0 && (k > 0 || errno == EINTR);) {
-        if ((k = read(*fd, block, sizeof block)) > 0) str_add(s, block, (size_t)k);
-        if (k == 0) close(*fd), *fd = -1;
-        if (s->n <= KEPT_ERRORS) continue;
+void child_close(int *fd) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+bool child_read(int *fd, str *s, size_t most) {
+    char block[1 << 14];
+    while (*fd >= 0 && s->n <= most && !s->failed) {
+        ssize_t k = read(*fd, block, sizeof block);
+        if (k > 0) str_add(s, block, (size_t)k);
+        else if (k < 0 && errno == EAGAIN) break;
+        else if (k == 0 || errno != EINTR) child_close(fd);
+    }
+    return s->n > most;
+}
+
+void child_read_errors(int *fd, str *s) {
+    while (child_read(fd, s, KEPT_ERRORS)) {
         memmove(s->p, s->p + s->n - KEPT_ERRORS, KEPT_ERRORS + 1);
         s->n = KEPT_ERRORS;
     }

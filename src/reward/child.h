@@ -43,8 +43,13 @@ bool child_is_over(const child *c); /* it is still there to be ended */
 bool child_end(child *c, int *wait_status, struct rusage *used);
 /* Milliseconds to wait in poll for what has a deadline (of clock_seconds). */
 int child_poll_time(const child *c, double deadline);
-/* Adds what is in the pipe (O_NONBLOCK) and keeps the last 4 KiB; closes it at its end. */
-void child_take_errors(int *fd, str *s);
+/* Closes it and makes it -1, unless it is -1. */
+void child_close(int *fd);
+/* Adds what is in the pipe (O_NONBLOCK) until s has more than `most` bytes, which is true; closes the pipe at its end.
+ */
+bool child_read(int *fd, str *s, size_t most);
+/* The same without end: the last 4 KiB are kept. */
+void child_read_errors(int *fd, str *s);
 /* "exit status 1", "signal 11 (SEGV)", with the last line that it wrote to its standard error. */
 void child_epitaph(char *out, size_t size, const sandbox_result *r);
 

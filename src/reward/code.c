@@ -50,11 +50,10 @@ static bool says_python(const char *info, size_t n) {
 }
 
 bool code_find(const char *text, str *out) {
-    const char *body = text, *begin = NULL, *info = NULL, *found[2] = {NULL, NULL}, *found_end[2] = {NULL, NULL};
+    const char *begin = NULL, *info = NULL, *found[2] = {NULL, NULL}, *found_end[2] = {NULL, NULL};
     size_t info_n = 0;
     bool is_python = false;
-    for (const char *p = text; (p = strstr(p, "</think>"));) body = p += strlen("</think>");
-    for (const char *line = body, *next; *line; line = next) {
+    for (const char *line = behind_reasoning(text), *next; *line; line = next) {
         size_t n = strcspn(line, "\n");
         next = line + n + (line[n] == '\n');
         if (!is_fence(line, n, &info, &info_n)) continue;

@@ -1,10 +1,12 @@
 /* Rewards for the form of a completion, whatever it says (open-r1, src/open_r1/rewards.py):
  *
  *   format           1: ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$ matches from the first character; ^ and $
- * are ends of lines and . is any character (MULTILINE, DOTALL), as there code_format      the same, with ```LANGUAGE
- * ... ``` in the answer tag_count        0.25 for each of "<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>"
- * that stands there once reasoning_steps  min(1, k/3), k: matches of (Step
- * \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,) finished         1: the model ended its text itself */
+ *                    are ends of lines and . is any character (MULTILINE, DOTALL), as there
+ *   code_format      the same, with ```LANGUAGE ... ``` in the answer
+ *   tag_count        0.25 for each of "<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>" that stands there once
+ *   reasoning_steps  min(1, k/3), k: matches of (Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,)
+ *   finished         1: the model ended its text itself
+ */
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>

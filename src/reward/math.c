@@ -8,50 +8,19 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "reward/answer.h"
 #include "reward/kinds.h"
 
 static const char *const from_names[] = {"any", "boxed", "hashes", "tag", "last_number", "latex", "text"};
-static const answer_place places[] = {ANSWER_ANY, ANSWER_BOXED,       ANSWER_HASHES,
-                                      ANSWER_TAG, ANSWER_LAST_NUMBER, ANSWER_LATEX};
-enum { FROM_ANY, FROM_TEXT = sizeof places / sizeof *places, FROMS };
-
-/* --- texts ------------------------------------------------------------------------------------------------------- */
-
-static void set_trimmed(str *out, const char *p, size_t n) {
-    static const char white[] = " \t\r\n";
-    while (n && strchr(white, p[n - 1])) n--;
-    while (n && strchr(white, *p)) p++, n--;
-    str_free(out);
-    str_add(out, p, n);
-}
-
-/* What stands behind the reasoning: all of the text when it has none. */
-static const char *behind_reasoning(const char *text) {
-    const char *found = text;
-    for (const char *p = text; (p = strstr(p, "</think>")); found = p) p += strlen("</think>");
-    return found;
-}
-
-static bool find(int from, const char *text, str *out) {
-    if (from != FROM_TEXT) return answer_find(text, places[from], out);
-    text = behind_reasoning(text);
-    set_trimmed(out, text, strlen(text));
-    return out->n > 0;
-}
-
-/* The row's answer; one that is a whole solution of GSM8K ends with "#### " and the answer. */
-static bool find_gold(const reward_input *in, str *out) {
-    if (!in->answer) return false;
-    if (!strstr(in->answer, "#### ") || !answer_find(in->answer, ANSWER_HASHES, out))
-        set_trimmed(out, in->answer, strlen(in->answer));
-    return true;
-}
+static const answer_place places[] = {ANSWER_ANY,         ANSWER_BOXED, ANSWER_HASHES, ANSWER_TAG,
+                                      ANSWER_LAST_NUMBER, ANSWER_LATEX, ANSWER_TEXT};
+enum { FROMS = sizeof places / sizeof *places };
 
 /* --- right or wrong ---------------------------------------------------------------------------------------------- */
 
 status right_rule_read(right_rule *r, const json_t *o, error *e) {
-    TRY(reward_choose(o, "from", from_names, FROMS, FROM_ANY, &r->from, e));
+    int which;
+    TRY(reward_choose(o, "from", from_names, FROMS, 0, &which, e));
+    r->from = places[which];
     return json_get_bool(o, "exact", false, &r->exact, e);
 }
 
@@ -63,10 +32,11 @@ static double compare(bool exact, const char *gold, const char *given) {
 
 status right_rule_ask(const right_rule *r, const reward_input *in, double *right, error *e) {
     str gold = {0}, given = {0};
-    bool known = find_gold(in, &gold), found = known && find(r->from, in->completion, &given);
+    bool known = in->answer && answer_gold(in->answer, &gold);
+    bool found = known && answer_find(in->completion, r->from, &given);
     status s = str_check(&gold, e);
     if (s == OK) s = str_check(&given, e);
-    if (s == OK) *right = !known ? NAN : !found ? 0 : compare(r->exact, gold.p ? gold.p : "", given.p ? given.p : "");
+    if (s == OK) *right = !known ? NAN : !found ? 0 : compare(r->exact, gold.p, given.p);
     str_free(&gold);
     str_free(&given);
     return s;
@@ -112,12 +82,12 @@ static status score_gsm8k(void *state, const reward_input *in, int64_t n, int64_
     status s = OK;
     for (int64_t i = 0; i < n && s == OK; i++) {
         str gold = {0}, number = {0}, given = {0};
-        bool known = find_gold(&in[i], &gold),
+        bool known = in[i].answer && answer_gold(in[i].answer, &gold),
              found = answer_gsm8k(in[i].completion, *(int *)state == FLEXIBLE, &given);
         for (size_t k = 0; k < gold.n; k++)
             if (!strchr(",$", gold.p[k])) str_putc(&number, gold.p[k]);
         s = gold.failed || number.failed || given.failed ? fail(e, ERR_NOMEM, "memory is out") : OK;
-        score[i] = !known || !number.n ? NAN : found && given.p && strcmp(given.p, number.p) == 0;
+        score[i] = !known || !number.n ? NAN : found && strcmp(given.p, number.p) == 0;
         str_free(&gold);
         str_free(&number);
         str_free(&given);

@@ -12,7 +12,7 @@
 #include "reward/kinds.h"
 #include "reward/sandbox.h"
 
-enum { LONGEST_ANSWER = 1 << 20, WHY = 160, ENOUGH = 8 /* failures in a row until the rest of a call is given up */ };
+enum { LONGEST_ANSWER = 1 << 20, ENOUGH = 8 /* failures in a row until the rest of a call is given up */ };
 
 typedef struct outside {
     const reward_context *context;
@@ -76,7 +76,7 @@ static status ask(outside *x, const reward_input *in, int64_t n, double *score, 
     if (s == OK) s = line_program_ask_all(x->program, (const char *const *)lines, n, answers, &answered, why, e);
     while (s == OK && *done < answered && read_score(&answers[*done], &score[*done])) ++*done;
     if (s == OK && *done < answered) {
-        snprintf(why, WHY, "its answer is not a number, {\"score\": number} or null: %.60s",
+        snprintf(why, LINE_PROGRAM_WHY, "its answer is not a number, {\"score\": number} or null: %.60s",
                  answers[*done].p ? answers[*done].p : "");
         line_program_stop(x->program);
     }
@@ -92,7 +92,7 @@ static status ask(outside *x, const reward_input *in, int64_t n, double *score, 
 static status score_program(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e) {
     (void)group;
     outside *x = state;
-    char why[WHY], first[WHY];
+    char why[LINE_PROGRAM_WHY], first[LINE_PROGRAM_WHY], end[60] = "";
     int64_t failures = 0, in_a_row = 0;
     for (int64_t i = 0; i < n && in_a_row < ENOUGH;) {
         int64_t asked = x->batch ? n - i : 1, done;
@@ -105,10 +105,11 @@ static status score_program(void *state, const reward_input *in, int64_t n, int6
         score[i++] = NAN;
         if (in_a_row < ENOUGH) continue;
         for (; i < n; i++) score[i] = NAN, failures++;
+        snprintf(end, sizeof end, " (given up after %d failures in a row)", ENOUGH);
     }
     if (failures)
         reward_note(x->context, "%lld of %lld completions have no score; the first: %s%s", (long long)failures,
-                    (long long)n, first, in_a_row == ENOUGH ? " (given up after 8 failures in a row)" : "");
+                    (long long)n, first, end);
     return OK;
 }
 

@@ -16,7 +16,7 @@
 typedef struct reward_input { /* one completion; texts are borrowed */
     const char *prompt;       /* as the model read it */
     const char *completion;   /* what the model wrote, special tokens as texts, without the end token; with what the
-                                 prompt had begun of it (such as "<think>\n") before it */
+                               * prompt had begun of it (such as "<think>\n") before it */
     const char *answer;       /* the right answer, NULL: the row has none */
     const json_t *row;        /* of the data: what else a function looks at ("target", "tests" ...); may be NULL */
     int64_t tokens;           /* of the completion */
@@ -33,7 +33,7 @@ status reward_set_open(reward_set **out, const json_t *list, const char *folder,
                        void (*note)(void *arg, const char *line), void *arg, error *e);
 void reward_set_close(reward_set *s); /* accepts NULL */
 
-int reward_count(const reward_set *s); /* NULL: none */
+int reward_count(const reward_set *s);               /* NULL: none */
 const char *reward_name(const reward_set *s, int i); /* `as`, or the function's name */
 
 /* n completions in groups of `group` neighbours (the last may be smaller); some functions compare inside a group.
@@ -45,30 +45,5 @@ status reward_score(reward_set *s, const reward_input *in, int64_t n, int64_t gr
 
 /* All functions with their members, one paragraph each. */
 status reward_help(str *out);
-
-/* --- for the files that hold functions ------------------------------------------------------------------------------
- */
-
-typedef struct reward_context { /* what a function is opened with; stays valid until it is closed */
-    const char *name;   /* of the reward in the list (`as`, or the function's): stands before errors and notes */
-    const char *folder; /* where relative paths are looked for; NULL: the current one */
-    void (*note)(void *arg, const char *line); /* see reward_set_open; call it through reward_note */
-    void *arg;
-} reward_context;
-
-/* One sentence, with the reward's name before it, for who opened the set. */
-void reward_note(const reward_context *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-typedef struct reward_kind {
-    const char *name;
-    const char *help;    /* one sentence, with its source */
-    const char *members; /* "a|b": its own members; NULL: none */
-    /* Reads the members of o into *state (NULL when it has none). open NULL: no members. Other members than those named
-     * above have been refused before. The caller puts the reward's name before errors. */
-    status (*open)(void **state, const json_t *o, const reward_context *c, error *e);
-    void (*close)(void *state); /* NULL: nothing to do */
-    /* score: [n], zeroed. */
-    status (*score)(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e);
-} reward_kind;
 
 #endif

@@ -114,11 +114,6 @@ static status make_environment(run *r, error *e) {
     return st;
 }
 
-static void drop(int *fd) {
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
-}
-
 static status open_pipe(int fd[2], error *e) {
     if (pipe2(fd, O_CLOEXEC) != 0) return fd[0] = fd[1] = -1, system_error(e, "a pipe");
     fcntl(fd[0], F_SETFL, O_NONBLOCK);
@@ -140,26 +135,18 @@ static status start(run *r, const char *const *argv, const sandbox_limits *l, er
                        .limits = l};
     status s = child_start(&r->child, &plan, e);
     free(path);
-    drop(&r->in);
-    drop(&r->out[1]);
-    drop(&r->err[1]);
+    child_close(&r->in);
+    child_close(&r->out[1]);
+    child_close(&r->err[1]);
     return s;
 }
 
-/* Adds what is in the pipe; closes it at its end. false: more than `most` bytes have come. */
-static bool take(int *fd, str *s, size_t most) {
-    char block[1 << 16];
-    while (*fd >= 0) {
-        ssize_t k = read(*fd, block, sizeof block);
-        if (k < 0 && errno == EINTR) continue;
-        if (k < 0 && errno == EAGAIN) return true;
-        if (k <= 0) drop(fd);
-        if (k <= 0) return true;
-        size_t room = most - s->n, kept = (size_t)k < room ? (size_t)k : room;
-        str_add(s, block, kept);
-        if (kept < (size_t)k) return false;
-    }
-    return true;
+/* Takes what the program wrote. false: more than it may; what is too much is cut off. */
+static bool take_output(run *r, const sandbox_limits *l, str *out) {
+    if (!child_read(&r->out[0], out, l->output)) return true;
+    out->n = l->output;
+    out->p[out->n] = 0;
+    return false;
 }
 
 /* Until it is over, or too much. */
@@ -170,8 +157,8 @@ static sandbox_end watch(run *r, const sandbox_limits *l, sandbox_result *out) {
                              {.fd = r->err[0], .events = POLLIN},
                              {.fd = r->child.pidfd, .events = POLLIN}};
         poll(p, 3, child_poll_time(&r->child, deadline));
-        if (!take(&r->out[0], &out->out, l->output)) return SANDBOX_OUTPUT;
-        child_take_errors(&r->err[0], &out->err);
+        if (!take_output(r, l, &out->out)) return SANDBOX_OUTPUT;
+        child_read_errors(&r->err[0], &out->err);
         if (child_is_over(&r->child)) return SANDBOX_EXITED;
         if (clock_seconds() >= deadline) return SANDBOX_TIME;
     }
@@ -182,8 +169,8 @@ static status follow(run *r, const sandbox_limits *l, sandbox_result *out, error
     int how = 0;
     out->end = watch(r, l, out);
     if (!child_end(&r->child, &how, &used)) return fail(e, ERR_IO, "a program's end is unknown: SIGCHLD is ignored");
-    if (out->end != SANDBOX_OUTPUT && !take(&r->out[0], &out->out, l->output)) out->end = SANDBOX_OUTPUT;
-    child_take_errors(&r->err[0], &out->err);
+    if (out->end != SANDBOX_OUTPUT && !take_output(r, l, &out->out)) out->end = SANDBOX_OUTPUT;
+    child_read_errors(&r->err[0], &out->err);
     out->code = WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how);
     if (out->end == SANDBOX_EXITED && WIFSIGNALED(how)) {
         double cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
@@ -208,8 +195,8 @@ status sandbox_run(const char *const *argv, const char *input, size_t n, const s
     if (s == OK) s = start(&r, argv, limits, e);
     if (s == OK) s = follow(&r, limits, out, e);
     if (r.folder[0]) remove_folder(r.folder);
-    drop(&r.in);
-    for (int i = 0; i < 2; i++) drop(&r.out[i]), drop(&r.err[i]);
+    child_close(&r.in);
+    for (int i = 0; i < 2; i++) child_close(&r.out[i]), child_close(&r.err[i]);
     for (int i = 0; i < ENVIRONMENT; i++) free(r.environment[i]);
     if (s == OK) return OK;
     str_free(&out->out);

@@ -30,6 +30,8 @@ typedef struct sandbox_result {
 status sandbox_run(const char *const *argv, const char *input, size_t n, const sandbox_limits *limits,
                    sandbox_result *out, error *e);
 
+enum { LINE_PROGRAM_WHY = 160 }; /* bytes for the sentence why there is no answer */
+
 /* A program that answers lines with lines (one JSON document each), started once and started anew after a failure. It
  * is the user's own: it has the caller's environment and files, starts in `folder` (NULL: where the caller is) and has
  * the processor as long as it likes when cpu_seconds is 0; limits->output is the longest answer. It ends with the
@@ -39,7 +41,7 @@ status line_program_open(line_program **out, const char *const *argv, const char
                          error *e);
 void line_program_close(line_program *p); /* accepts NULL; ends the program */
 /* Sends a line and waits for one line at most limits->seconds. *answer is replaced. false in *ok: the program died, ran
- * out of time, or closed its output; `why` (>= 160 bytes) says it; the next call starts it again. */
+ * out of time, or closed its output; `why` (LINE_PROGRAM_WHY bytes) says it; the next call starts it again. */
 status line_program_ask(line_program *p, const char *line, str *answer, bool *ok, char *why, error *e);
 /* The same for n lines that are sent all at once and answered in their order; limits->seconds are for each answer.
  * *answered: how many were, with answers[0 .. *answered-1] replaced; fewer than n: `why` says it. */

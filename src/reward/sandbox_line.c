@@ -12,8 +12,6 @@
 #include "base/clock.h"
 #include "reward/child.h"
 
-enum { WHY = 160 };
-
 extern char **environ;
 
 struct line_program {
@@ -24,11 +22,6 @@ struct line_program {
     str held;         /* what it wrote behind the last line that was an answer */
     str errors;       /* the end of its standard error */
 };
-
-static void drop(int *fd) {
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
-}
 
 static status start(line_program *p, error *e) {
     int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
@@ -45,9 +38,9 @@ static status start(line_program *p, error *e) {
                        .cpu_seconds = p->limits.cpu_seconds,
                        .limits = &p->limits};
     if (s == OK) s = child_start(&p->child, &plan, e);
-    drop(&in[0]);
-    drop(&out[1]);
-    drop(&err[1]);
+    child_close(&in[0]);
+    child_close(&out[1]);
+    child_close(&err[1]);
     p->in = in[1];
     p->out = out[0];
     p->err = err[0];
@@ -60,9 +53,9 @@ static status start(line_program *p, error *e) {
 
 void line_program_stop(line_program *p) {
     if (p->child.pid) child_end(&p->child, NULL, NULL);
-    drop(&p->in);
-    drop(&p->out);
-    drop(&p->err);
+    child_close(&p->in);
+    child_close(&p->out);
+    child_close(&p->err);
 }
 
 static status copy_arguments(line_program *p, const char *const *argv, const char *folder, error *e) {
@@ -137,19 +130,6 @@ static void send_some(line_program *p, talk *t) {
     }
 }
 
-/* Adds what is there. false: the other end is closed. */
-static bool take(int fd, str *s, size_t most) {
-    char block[1 << 14];
-    while (s->n <= most) {
-        ssize_t k = read(fd, block, sizeof block);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return k < 0 && errno == EAGAIN;
-        str_add(s, block, (size_t)k);
-        if (s->failed) return false;
-    }
-    return true;
-}
-
 /* Lines that are whole become answers, up to one that is too long. */
 static void take_answers(line_program *p, talk *t) {
     size_t begin = 0;
@@ -170,18 +150,18 @@ static void take_answers(line_program *p, talk *t) {
 static void say_end(line_program *p, char *why) {
     sandbox_result r = {.err = p->errors};
     int how = 0;
-    char end[WHY - 32];
+    char end[LINE_PROGRAM_WHY - 32];
     for (double late = clock_seconds() + 0.5; !child_is_over(&p->child) && clock_seconds() < late;)
         poll(&(struct pollfd){.fd = p->child.pidfd, .events = POLLIN}, 1, child_poll_time(&p->child, late));
-    child_take_errors(&p->err, &p->errors);
+    child_read_errors(&p->err, &p->errors);
     r.err = p->errors;
     bool over = child_is_over(&p->child);
     child_end(&p->child, &how, NULL);
     r.end = WIFSIGNALED(how) ? SANDBOX_SIGNAL : SANDBOX_EXITED;
     r.code = WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how);
     child_epitaph(end, sizeof end, &r);
-    if (over) snprintf(why, WHY, "it ended with %s", end);
-    else snprintf(why, WHY, "it closed its output");
+    if (over) snprintf(why, LINE_PROGRAM_WHY, "it ended with %s", end);
+    else snprintf(why, LINE_PROGRAM_WHY, "it closed its output");
 }
 
 /* One look at all there is. false: it cannot go on, and why. */
@@ -193,14 +173,14 @@ static bool turn(line_program *p, talk *t, char *why) {
     poll(fd, 4, child_poll_time(&p->child, t->deadline));
     bool over = child_is_over(&p->child); /* asked first: what it wrote before is read now */
     send_some(p, t);
-    bool open = take(p->out, &p->held, p->limits.output);
-    child_take_errors(&p->err, &p->errors);
+    child_read(&p->out, &p->held, p->limits.output);
+    child_read_errors(&p->err, &p->errors);
     take_answers(p, t);
     if (t->answered == t->n) return true;
     if (p->held.n > p->limits.output)
-        snprintf(why, WHY, "an answer is longer than %llu bytes", (unsigned long long)p->limits.output);
-    else if (over || !open) say_end(p, why);
-    else if (clock_seconds() >= t->deadline) snprintf(why, WHY, "no answer in %g s", p->limits.seconds);
+        snprintf(why, LINE_PROGRAM_WHY, "an answer is longer than %llu bytes", (unsigned long long)p->limits.output);
+    else if (over || p->out < 0 || p->held.failed) say_end(p, why);
+    else if (clock_seconds() >= t->deadline) snprintf(why, LINE_PROGRAM_WHY, "no answer in %g s", p->limits.seconds);
     else return true;
     return false;
 }
@@ -210,12 +190,12 @@ status line_program_ask_all(line_program *p, const char *const *lines, int64_t n
     str all = {0};
     *answered = 0;
     if (p->child.pid) {
-        take(p->out, &p->held, p->limits.output);
+        child_read(&p->out, &p->held, p->limits.output);
         if (p->held.n) line_program_stop(p); /* more lines than it was asked for: whose answers would be next? */
-        if (p->held.n) return snprintf(why, WHY, "it wrote more than one line for one"), OK;
+        if (p->held.n) return snprintf(why, LINE_PROGRAM_WHY, "it wrote more than one line for one"), OK;
     } else {
         error not_again;
-        if (start(p, &not_again) != OK) return snprintf(why, WHY, "%.150s", not_again.text), OK;
+        if (start(p, &not_again) != OK) return snprintf(why, LINE_PROGRAM_WHY, "%.150s", not_again.text), OK;
     }
     for (int64_t i = 0; i < n; i++) str_puts(&all, lines[i]), str_putc(&all, '\n');
     talk t = {

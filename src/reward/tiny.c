@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 #include "data/tiny_r1.h"
-#include "reward/answer.h"
 #include "reward/kinds.h"
 
 static status score_tiny(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e) {

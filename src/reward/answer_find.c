@@ -1,3 +1,5 @@
+/* Where the answer stands in a text: the places of reward/answer.h. Each is looked for in one walk, from the end or
+ * from the beginning, so that no text is too long. */
 #include "reward/answer.h"
 
 #include <stdint.h>
@@ -22,6 +24,12 @@ static const char *last(const char *text, const char *end, const char *what) {
     for (const char *p = end; p > text;)
         if (strncmp(--p, what, n) == 0) return p;
     return NULL;
+}
+
+const char *behind_reasoning(const char *text) {
+    static const char mark[] = "</think>";
+    const char *thought = last(text, text + strlen(text), mark);
+    return thought ? thought + strlen(mark) : text;
 }
 
 /* --- places ------------------------------------------------------------------------------------------------------ */
@@ -211,11 +219,11 @@ static bool find_letter(const char *text, str *out) {
     return c && give(out, &c, 1);
 }
 
-/* ----------------------------------------------------------------------------------------------------------------- */
+/* --- by the name of the place ------------------------------------------------------------------------------------- */
 
 bool answer_find(const char *text, answer_place place, str *out) {
-    const char *thought = last(text, text + strlen(text), "</think>");
-    if (thought && thought[8 + strspn(thought + 8, " \t\r\n")]) text = thought + 8;
+    const char *behind = behind_reasoning(text);
+    if (place == ANSWER_TEXT || behind[strspn(behind, " \t\r\n")]) text = behind;
     switch (place) {
     case ANSWER_BOXED: return find_box(text, out);
     case ANSWER_HASHES: return find_hashes(text, out);
@@ -226,8 +234,13 @@ bool answer_find(const char *text, answer_place place, str *out) {
     case ANSWER_ANY:
         return find_box(text, out) || find_tag(text, out) || find_hashes(text, out) || find_sentence(text, out) ||
                find_number(text, out);
+    case ANSWER_TEXT: return give(out, text, strlen(text)) && out->n;
     }
     return false;
+}
+
+bool answer_gold(const char *text, str *out) {
+    return answer_find(text, ANSWER_HASHES, out) || answer_find(text, ANSWER_TEXT, out);
 }
 
 /* --- GSM8K ------------------------------------------------------------------------------------------------------- */
@@ -241,9 +254,8 @@ static bool of_number(char c) {
 /* The last 300 characters (of UTF-8). */
 static const char *tail(const char *text) {
     const char *p = text + strlen(text);
-    for (int n = 0; p > text && n < GSM8K_CHARACTERS; n++) do
-            p--;
-        while (p > text && ((unsigned char)*p & 0xc0) == 0x80);
+    for (int n = 0; p > text && n < GSM8K_CHARACTERS; n++)
+        for (p--; p > text && ((unsigned char)*p & 0xc0) == 0x80;) p--;
     return p;
 }
 
