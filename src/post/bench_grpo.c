@@ -155,7 +155,7 @@ static status open_all(bench *b, comm *world, error *e) {
     TRY(roller_open(&b->roller, c, b->g, b->tok, false, NULL, NULL, e));
     TRY(policy_open(&b->policy, &(policy_loss_options){.kind = POLICY_DAPO, .clip_low = 0.2, .clip_high = 0.28}, 1, 0,
                     e));
-    policy_share_prompts(b->policy, &b->t);
+    policy_fit(b->policy, &b->t);
     b->mem = arena_open(1 << 14);
     b->rollout = calloc((size_t)o->steps, sizeof *b->rollout);
     b->update = calloc((size_t)o->steps, sizeof *b->update);

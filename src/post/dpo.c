@@ -166,7 +166,7 @@ static status open_all(dpo *o, const train_config *c, const run_hooks *hooks, ru
     if (c->data.validation.n) TRY(open_pairs(o, &c->data.validation, false, &o->validation));
     if (!(o->mem = arena_open(1 << 16))) return fail(e, ERR_NOMEM, "memory is out");
     TRY(policy_open(&o->policy, &(policy_loss_options){0}, 1, micro, e));
-    policy_share_prompts(o->policy, &o->j.t);
+    policy_fit(o->policy, &o->j.t);
     return job_begin(&o->j);
 }
 

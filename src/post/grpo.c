@@ -111,7 +111,7 @@ static status open_all(grpo *g, const train_config *c, const run_hooks *hooks, r
     TRY(open_prompts(g, &c->data.train, true, &g->train));
     if (c->data.validation.n) TRY(open_prompts(g, &c->data.validation, false, &g->validation));
     TRY(policy_open(&g->policy, &loss, c->rollout.temperature, c->grpo.micro_batch, e));
-    policy_share_prompts(g->policy, &j->t);
+    policy_fit(g->policy, &j->t);
     return job_begin(j);
 }
 

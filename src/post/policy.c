@@ -5,11 +5,13 @@
 #include <string.h>
 #include "base/arena.h"
 
-enum { MICRO_TOKENS = 8192 }; /* of a micro-batch, when nobody says how many completions it should have */
+/* Tokens of a micro-batch, when nobody says how many completions it should have. With BF16 products moving rows between
+ * caches is most of the time: fewer tokens, as long as the weights are so few that passing through them is not. */
+enum { MICRO_TOKENS = 8192, MICRO_LEAST = 768, WEIGHTS_PER_TOKEN = 1024 };
 
 struct policy {
     policy_loss_options o;
-    int64_t micro;
+    int64_t micro, most; /* completions of a micro-batch, 0: `most` tokens */
     bool trees;
     arena *mem, *step; /* of a micro-batch; of a call of policy_batches */
     const policy_item *list;
@@ -28,6 +30,7 @@ status policy_open(policy **out, const policy_loss_options *o, double temperatur
     if (!p) return fail(e, ERR_NOMEM, "memory is out");
     p->o = *o;
     p->micro = micro;
+    p->most = MICRO_TOKENS;
     p->loss.temperature = (real)temperature;
     p->mem = arena_open(1 << 16);
     p->step = arena_open(1 << 12);
@@ -37,8 +40,10 @@ status policy_open(policy **out, const policy_loss_options *o, double temperatur
     return fail(e, ERR_NOMEM, "memory is out");
 }
 
-void policy_share_prompts(policy *p, const trainer *t) {
+void policy_fit(policy *p, const trainer *t) {
+    const int64_t few = t->p.total / WEIGHTS_PER_TOKEN > MICRO_LEAST ? t->p.total / WEIGHTS_PER_TOKEN : MICRO_LEAST;
     p->trees = trainer_takes_trees(t);
+    p->most = queue_compute(t->q) == COMPUTE_BF16 && few < MICRO_TOKENS ? few : MICRO_TOKENS;
 }
 
 void policy_close(policy *p) {
@@ -169,7 +174,7 @@ status policy_batches(policy *p, const policy_item *list, int64_t n, int64_t uni
     for (int64_t i = 0; i < n; i += unit) {
         int64_t rows = 0;
         for (int64_t k = i; k < n && k < i + unit; k++) rows += rows_of(&list[k]);
-        const bool full = p->micro ? items + unit > p->micro : tokens + rows > MICRO_TOKENS;
+        const bool full = p->micro ? items + unit > p->micro : tokens + rows > p->most;
         if (!i || full) {
             p->first[p->count++] = i;
             tokens = items = 0;

@@ -30,9 +30,10 @@ typedef struct policy policy; /* buffers */
 status policy_open(policy **out, const policy_loss_options *o, double temperature, int64_t micro, error *e);
 void policy_close(policy *p);
 
-/* Neighbours with the same prompt are laid out as a tree (data/batch.h) from now on, so that the prompt is computed once
- * for all of them, if the trainer takes trees. Losses and gradients are the same but for the rounding of sums. */
-void policy_share_prompts(policy *p, const trainer *t);
+/* Batches are laid out for this trainer from now on. If it takes trees (data/batch.h), neighbours with the same prompt
+ * are one, so that the prompt is computed once for all of them; micro-batches of tokens get the size that suits its
+ * weights. Losses and gradients are the same but for the rounding of sums. */
+void policy_fit(policy *p, const trainer *t);
 
 /* The micro-batches of these completions with the loss as judge, borrowed until the next call. tokens, sequences: what
  * losses are averaged over. *numbers is zeroed and then added to. */

@@ -228,7 +228,7 @@ static status current(kase *k, double temperature, const char *name) {
     const policy_loss_options none = {0};
     policy *p = NULL;
     TRY(policy_open(&p, &none, temperature, MICRO, &k->e));
-    policy_share_prompts(p, &k->t);
+    policy_fit(p, &k->t);
     const status s = policy_reference(p, &k->t, NULL, k->item, k->n, &k->e);
     if (s == OK) say_tokens(k, NULL, name, k->ref, k->first[k->n], GOLD_F32);
     policy_close(p);
@@ -242,7 +242,7 @@ static status learned(kase *k, const variant *v) {
     step_metrics m;
     policy *p = NULL;
     TRY(policy_open(&p, &v->o, 1, MICRO, &k->e));
-    policy_share_prompts(p, &k->t);
+    policy_fit(p, &k->t);
     for (int64_t i = 0; i < k->n; i++) k->item[i].advantage = k->advantage[i];
     status s = policy_source(p, k->item, k->n, (double)k->first[k->n], (double)k->n, &numbers, &source, &k->e);
     if (s == OK) s = trainer_gradients(&k->t, &source, &m, &k->e);

@@ -76,7 +76,7 @@ static double learn(pupil *p, lesson *l, bool share, int64_t micro, step_metrics
     batch_source s;
     assert_int_equal(policy_open(&policy, &(policy_loss_options){.clip_low = 9, .clip_high = 1e9}, 1, micro, &p->e),
                      OK);
-    if (share) policy_share_prompts(policy, &p->t);
+    if (share) policy_fit(policy, &p->t);
     assert_int_equal(policy_reference(policy, &p->t, NULL, l->item, ITEMS, &p->e), OK);
     assert_int_equal(policy_source(policy, l->item, ITEMS, l->tokens, ITEMS, &numbers, &s, &p->e), OK);
     assert_int_equal(trainer_gradients(&p->t, &s, m, &p->e), OK);
