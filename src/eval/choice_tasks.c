@@ -1,12 +1,13 @@
 /* Multiple choice.
  *
- * mmlu   lm-evaluation-harness mmlu 2 (its tasks 1.0), on the csv files of Hendrycks et al. 2021:
- * "question,A,B,C,D,letter". Right is the letter that is likeliest behind "Answer:", after five examples from dev in
- * their order. gpqa   lm-evaluation-harness gpqa_*_zeroshot 2.2: the likeliest of " (A)", " (B)" ... Rows may be GPQA's
- * own csv or JSON lines (choices in an order that the seed draws), {"question", "choices", "answer"}, or as mmlu's.
+ *   mmlu   lm-evaluation-harness mmlu 2 (its tasks 1.0), on the csv files of Hendrycks et al. 2021:
+ *          "question,A,B,C,D,letter". Right is the letter that is likeliest behind "Answer:", after five examples from
+ *          dev in their order
+ *   gpqa   lm-evaluation-harness gpqa_*_zeroshot 2.2: the likeliest of " (A)", " (B)" ... Rows may be GPQA's own csv or
+ *          JSON lines (choices in an order that the seed draws), {"question", "choices", "answer"}, or as mmlu's
  *
  * Through the chat template the model writes an answer to the prompt of OpenAI's simple-evals, and the letter in it
- * counts.                                                                                                            */
+ * counts. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -176,22 +177,23 @@ static status gpqa_item(const rows *r, int64_t i, const eval_options *o, item *o
 
 static status answer_choices(engine *g, const questions *q, const choice_style *y, json_t *out, error *e) {
     const ask_rules ask = {.max_tokens = 4096, .judge = judge_letter, .same = same_text};
-    return q->o->chat ? ask_written(g, q, &ask, out, e) : ask_likelihood(g, q, &y->letters, out, e);
+    if (q->o->chat) return ask_written(g, q, &ask, out, e);
+    if (q->o->sampled)
+        return fail(e, ERR_ARG,
+                    "log-likelihoods are not sampled: leave out --samples and --temperature, or add --chat");
+    return ask_likelihood(g, q, &y->letters, out, e);
 }
 
 /* --- gpqa --------------------------------------------------------------------------------------------------------- */
 
 status gpqa_eval(engine *g, const tokenizer *t, const char *kind, const eval_options *o, json_t *out, error *e) {
     static const char *const files[] = {"gpqa", "test", NULL}, *const examples[] = {"train", "dev", NULL};
-    const loader load = {gpqa_item, files, examples, "Correct Answer"};
-    if (kind) return fail(e, ERR_ARG, "gpqa has no kind \"%s\"", kind);
-    json_t *shots = json_array();
-    questions q = {.o = o, .t = t, .shots = shots};
-    status s = load_shots(&load, o, o->shots < 0 ? 0 : o->shots, shots, e);
-    if (s == OK) s = load_questions(&load, o, 0, &q, NULL, e);
+    const loader load = {.item = gpqa_item, .names = files, .examples = examples, .header = "Correct Answer"};
+    (void)kind;
+    questions q = {.o = o, .t = t};
+    status s = load_questions(&load, o, &q, e);
     if (s == OK) s = answer_choices(g, &q, &gpqa_style, out, e);
     questions_close(&q);
-    json_decref(shots);
     return s;
 }
 
@@ -307,13 +309,11 @@ static status paths_of(const subjects *s, const char *subject, const eval_option
     return file_exists(test->p) ? OK : fail(e, ERR_FORMAT, "%s is not there: no such subject", test->p);
 }
 
-static status load_subject(questions *q, const subjects *s, const char *subject, json_t *shots, int64_t *number,
-                           error *e) {
+static status load_subject(questions *q, const subjects *s, const char *subject, error *e) {
     static const char *const none[] = {"test", NULL};
-    const loader load = {mmlu_item, none, none, NULL};
+    const loader load = {.item = mmlu_item, .names = none, .examples = none, .shots = q->o->chat ? 0 : 5};
     eval_options o = *q->o;
     str test = {0}, dev = {0}, description = {0};
-    int64_t count = 0;
     str_puts(&description, "The following are multiple choice questions (with answers) about ");
     for (const char *p = subject; *p; p++) str_putc(&description, *p == '_' ? ' ' : *p);
     str_puts(&description, ".\n\n");
@@ -324,10 +324,7 @@ static status load_subject(questions *q, const subjects *s, const char *subject,
     q->description = q->o->chat ? NULL : description.p;
     q->subject = subject;
     q->category = category_of(subject);
-    json_array_clear(shots);
-    if (st == OK) st = load_shots(&load, &o, o.shots >= 0 ? o.shots : o.chat ? 0 : 5, shots, e);
-    if (st == OK) st = load_questions(&load, &o, *number, q, &count, e);
-    *number += count;
+    if (st == OK) st = load_questions(&load, &o, q, e);
     q->description = NULL;
     str_free(&test);
     str_free(&dev);
@@ -337,14 +334,11 @@ static status load_subject(questions *q, const subjects *s, const char *subject,
 
 status mmlu_eval(engine *g, const tokenizer *t, const char *kind, const eval_options *o, json_t *out, error *e) {
     subjects all;
-    int64_t number = 0;
-    json_t *shots = json_array();
-    questions q = {.o = o, .t = t, .shots = shots};
+    questions q = {.o = o, .t = t};
     status s = find_subjects(&all, o->data, kind, e);
-    for (int i = 0; s == OK && i < all.n; i++) s = load_subject(&q, &all, all.name[i], shots, &number, e);
+    for (int i = 0; s == OK && i < all.n; i++) s = load_subject(&q, &all, all.name[i], e);
     if (s == OK) s = answer_choices(g, &q, &mmlu_style, out, e);
     questions_close(&q);
     subjects_close(&all);
-    json_decref(shots);
     return s;
 }

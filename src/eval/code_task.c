@@ -63,15 +63,15 @@ status humaneval_eval(engine *g, const tokenizer *t, const char *kind, const eva
     static const char *const files[] = {"HumanEval", "humaneval", "test", NULL}, *const stop[] = {"\nclass", "\ndef",
                                                                                                   "\n#", "\nif",
                                                                                                   "\nprint"};
-    const loader load = {humaneval_item, files, NULL, NULL};
+    const loader load = {.item = humaneval_item, .names = files};
     const ask_rules ask = {.stop = stop,
                            .n_stop = o->chat ? 0 : 5,
                            .max_tokens = o->chat ? 4096 : 1024,
                            .judge = o->chat ? judge_block : judge_body};
-    if (kind) return fail(e, ERR_ARG, "humaneval has no kind \"%s\"", kind);
+    (void)kind;
     if (o->shots > 0) return fail(e, ERR_ARG, "humaneval has no worked examples");
     questions q = {.o = o, .t = t};
-    status s = load_questions(&load, o, 0, &q, NULL, e);
+    status s = load_questions(&load, o, &q, e);
     if (s == OK) s = ask_written(g, &q, &ask, out, e);
     questions_close(&q);
     return s;

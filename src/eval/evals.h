@@ -34,9 +34,10 @@ typedef struct eval_options {
 
 typedef struct evaluation {
     const char *name, *description;
-    /* kind: what stands behind the colon in "name:kind", or NULL. Adds its report to `out`. */
+    /* kind: what stands behind the colon in "name:kind", or NULL; NULL without has_kinds. Adds its report to `out`. */
     status (*run)(engine *g, const tokenizer *t, const char *kind, const eval_options *o, json_t *out, error *e);
     int64_t prompts;    /* when nobody says how many */
+    bool has_kinds;     /* a colon may follow its name */
     bool made_up;       /* its prompts are made, not read; it answers greedily and sampled, unless told otherwise */
     double temperature; /* of sampled answers, when nobody says */
     double top_p;

@@ -55,7 +55,10 @@ static status form_of(const char *kind, form *out, error *e) {
 
 status jsonl_eval(engine *g, const tokenizer *t, const char *kind, const eval_options *o, json_t *out, error *e) {
     static const char *const files[] = {"test", "", NULL}, *const examples[] = {"train", NULL};
-    const loader load = {jsonl_item, files, examples, o->prompt_member ? o->prompt_member : "prompt"};
+    const loader load = {.item = jsonl_item,
+                         .names = files,
+                         .examples = examples,
+                         .header = o->prompt_member ? o->prompt_member : "prompt"};
     form f = MEANING;
     TRY(form_of(kind, &f, e));
     const ask_rules ask = {.max_tokens = o->chat ? 4096 : 1024,
@@ -63,12 +66,9 @@ status jsonl_eval(engine *g, const tokenizer *t, const char *kind, const eval_op
                                     : f == LETTER ? judge_letter
                                                   : judge_meaning,
                            .same = f == MEANING ? same_meaning : same_text};
-    json_t *shots = json_array();
-    questions q = {.o = o, .t = t, .shots = shots};
-    status s = load_shots(&load, o, o->shots < 0 ? 0 : o->shots, shots, e);
-    if (s == OK) s = load_questions(&load, o, 0, &q, NULL, e);
+    questions q = {.o = o, .t = t};
+    status s = load_questions(&load, o, &q, e);
     if (s == OK) s = ask_written(g, &q, &ask, out, e);
     questions_close(&q);
-    json_decref(shots);
     return s;
 }

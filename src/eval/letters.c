@@ -76,13 +76,10 @@ static double log_softmax(const float *x, int64_t n, int32_t id) {
 
 /* Tokens that all prompts of the batch begin with; at least one of each prompt remains. */
 static int64_t common(const likelihood *l) {
-    const question *first = l->p[0].q;
-    int64_t n = first->n - 1;
+    int64_t n = l->p[0].q->n - 1;
     for (int k = 1; k < l->n; k++) {
-        const question *q = l->p[k].q;
-        int64_t same = 0;
-        while (same < n && same < q->n - 1 && q->ids[same] == first->ids[same]) same++;
-        n = same;
+        const int64_t same = question_shared(l->p[0].q, l->p[k].q);
+        n = same < n ? same : n;
     }
     return n;
 }
@@ -166,12 +163,6 @@ static status run_batch(likelihood *l, error *e) {
     return OK;
 }
 
-static int64_t shared_tokens(const question *a, const question *b) {
-    int64_t n = 0;
-    while (n < a->n && n < b->n && a->ids[n] == b->ids[n]) n++;
-    return n;
-}
-
 /* A batch takes neighbours until their own tokens fill a walk through the model. */
 static status run(likelihood *l, error *e) {
     const exam *x = &l->x;
@@ -183,7 +174,7 @@ static status run(likelihood *l, error *e) {
     if (x->n_open) TRY(session_open(&l->shared, x->g, l->capacity, e));
     for (int64_t k = 0; k < x->n_open; k++) {
         const question *q = &x->q->list[x->open[k]];
-        const int64_t own = l->n ? q->n - shared_tokens(q, l->p[0].q) : 0;
+        const int64_t own = l->n ? q->n - question_shared(q, l->p[0].q) : 0;
         if (l->n == BATCH || (l->n && rows + own > x->g->chunk)) {
             TRY(run_batch(l, e));
             rows = 0;

@@ -44,15 +44,20 @@ static status open_examples(const loader *l, const eval_options *o, int n, rows 
     return s;
 }
 
-status load_shots(const loader *l, const eval_options *o, int n, json_t *shots, error *e) {
+/* Instead of those of a file before. */
+static status load_shots(const loader *l, const eval_options *o, questions *q, error *e) {
+    const int n = o->shots < 0 ? l->shots : o->shots;
     rows r = {0};
+    if (!l->examples)
+        return o->examples ? fail(e, ERR_ARG, "this evaluation reads no worked examples: leave out --examples") : OK;
+    json_array_clear(q->shots);
     if (n == 0) return OK;
     status s = open_examples(l, o, n, &r, e);
     for (int64_t i = 0; i < n && s == OK; i++) {
         item x;
         s = read_item(l, &r, i, o, &x, e);
         if (s == OK && x.messages) s = fail(e, ERR_FORMAT, "a conversation cannot be a worked example");
-        if (s == OK) s = shot_add(shots, text(&x.asked), text(&x.worked), e);
+        if (s == OK) s = questions_shot(q, text(&x.asked), text(&x.worked), e);
         if (s != OK) rows_wrap(&r, i, e);
         item_free(&x);
     }
@@ -60,15 +65,16 @@ status load_shots(const loader *l, const eval_options *o, int n, json_t *shots, 
     return s;
 }
 
-status load_questions(const loader *l, const eval_options *o, int64_t first, questions *q, int64_t *count, error *e) {
+status load_questions(const loader *l, const eval_options *o, questions *q, error *e) {
     rows r;
+    TRY(load_shots(l, o, q, e));
     TRY(open_rows(l, o->data, l->names, &r, e));
     const int64_t n = rows_count(&r) < o->limit ? rows_count(&r) : o->limit;
     status s = OK;
     for (int64_t i = 0; i < n && s == OK; i++) {
         item x;
         s = read_item(l, &r, i, o, &x, e);
-        const new_question y = {.number = first + i,
+        const new_question y = {.number = q->rows + i,
                                 .asked = text(&x.asked),
                                 .messages = x.messages,
                                 .answer = text(&x.answer),
@@ -78,7 +84,7 @@ status load_questions(const loader *l, const eval_options *o, int64_t first, que
         if (s != OK) rows_wrap(&r, i, e);
         item_free(&x);
     }
-    if (count) *count = rows_count(&r);
+    q->rows += rows_count(&r);
     rows_close(&r);
     return s;
 }

@@ -18,15 +18,13 @@ typedef struct loader {
     /* Rows that cannot be read are ERR_FORMAT; file and row are put before the error. */
     status (*item)(const rows *r, int64_t i, const eval_options *o, item *out, error *e);
     const char *const *names;    /* of the file in a folder, as in rows_open */
-    const char *const *examples; /* of the file with worked examples */
+    const char *const *examples; /* of the file with worked examples; NULL: there is none */
+    int shots;                   /* worked examples, when nobody says how many */
     const char *header;          /* a first csv record with this field names the columns: rows are objects; or NULL */
 } loader;
 
-/* The first n rows of the worked examples' file (o->examples, else beside the data), added to the list. */
-status load_shots(const loader *l, const eval_options *o, int n, json_t *shots, error *e);
-
-/* Adds the rows of o->data as questions, o->limit at most. *count (may be NULL): rows of the file; `first` is the
- * number of the first one. */
-status load_questions(const loader *l, const eval_options *o, int64_t first, questions *q, int64_t *count, error *e);
+/* Adds the rows of o->data as questions, o->limit at most, behind worked examples: the first rows of o->examples or of
+ * the file beside the data. */
+status load_questions(const loader *l, const eval_options *o, questions *q, error *e);
 
 #endif

@@ -1,19 +1,16 @@
 /* Tasks whose answer is a number or a formula: the model writes, a rule finds the answer.
  *
- * gsm8k  lm-evaluation-harness gsm8k 3.0. Strict match is the first "#### NUMBER", flexible extract the last number of
- * the text; both without commas, dollars and a full stop at the end, and equal to the right one letter by letter. math
- * lm-evaluation-harness minerva_math 3.0: the four worked examples of Lewkowycz et al. 2022 (appendix D.1; rows of the
- * MATH training set), and its metric math_verify: answers that mean the same (reward/answer.h). Through the chat
- * template: no examples, and the sentence that DeepSeek-R1's authors recommend.                           */
+ *   gsm8k  lm-evaluation-harness gsm8k 3.0. Strict match is the first "#### NUMBER", flexible extract the last number
+ * of the text; both without commas, dollars and a full stop at the end, and equal to the right one letter by letter
+ *   math   lm-evaluation-harness minerva_math 3.0: the four worked examples of Lewkowycz et al. 2022 (appendix D.1;
+ * rows of the MATH training set), and its metric math_verify: answers that mean the same (reward/answer.h). Through the
+ * chat template: no examples, and the sentence that DeepSeek-R1's authors recommend
+ */
 #include <ctype.h>
 #include <string.h>
 #include "eval/judge.h"
 #include "eval/loading.h"
 #include "eval/tasks.h"
-
-static status no_kind(const char *task, const char *kind, error *e) {
-    return kind ? fail(e, ERR_ARG, "%s has no kind \"%s\"", task, kind) : OK;
-}
 
 /* --- gsm8k -------------------------------------------------------------------------------------------------------- */
 
@@ -80,21 +77,18 @@ status gsm8k_eval(engine *g, const tokenizer *t, const char *kind, const eval_op
     static const char *const files[] = {"test", NULL}, *const examples[] = {"train", NULL},
                              *const rules[] = {"strict_match", "flexible_extract", NULL},
                              *const stop[] = {"Question:", "</s>", "<|im_end|>"};
-    const loader load = {gsm8k_item, files, examples, NULL};
+    const loader load = {.item = gsm8k_item, .names = files, .examples = examples, .shots = 5};
     const ask_rules ask = {.stop = stop,
                            .n_stop = 3,
                            .max_tokens = o->chat ? 4096 : 256,
                            .names = rules,
                            .judge = gsm8k_judge,
                            .same = same_text};
-    TRY(no_kind("gsm8k", kind, e));
-    json_t *shots = json_array();
-    questions q = {.o = o, .t = t, .shots = shots};
-    status s = load_shots(&load, o, o->shots < 0 ? 5 : o->shots, shots, e);
-    if (s == OK) s = load_questions(&load, o, 0, &q, NULL, e);
+    (void)kind;
+    questions q = {.o = o, .t = t};
+    status s = load_questions(&load, o, &q, e);
     if (s == OK) s = ask_written(g, &q, &ask, out, e);
     questions_close(&q);
-    json_decref(shots);
     return s;
 }
 
@@ -148,14 +142,15 @@ static status math_item(const rows *r, int64_t i, const eval_options *o, item *o
     return OK;
 }
 
-static status math_shots(const eval_options *o, json_t *shots, error *e) {
+static status math_shots(questions *q, error *e) {
+    const eval_options *o = q->o;
     const int n = o->shots >= 0 ? o->shots : o->chat ? 0 : MINERVA;
     status s = n > MINERVA ? fail(e, ERR_ARG, "math has %d worked examples, not %d", MINERVA, n) : OK;
     for (int i = 0; i < n && s == OK; i++) {
         str asked = {0};
         add_problem(&asked, minerva[i].problem, o->chat);
         s = str_check(&asked, e);
-        if (s == OK) s = shot_add(shots, asked.p, minerva[i].solution, e);
+        if (s == OK) s = questions_shot(q, asked.p, minerva[i].solution, e);
         str_free(&asked);
     }
     return s;
@@ -163,19 +158,17 @@ static status math_shots(const eval_options *o, json_t *shots, error *e) {
 
 status math_eval(engine *g, const tokenizer *t, const char *kind, const eval_options *o, json_t *out, error *e) {
     static const char *const files[] = {"test", "math", NULL}, *const stop[] = {"Problem:"};
-    const loader load = {math_item, files, NULL, NULL};
+    const loader load = {.item = math_item, .names = files};
     const ask_rules ask = {.stop = stop,
                            .n_stop = o->chat ? 0 : 1,
                            .max_tokens = o->chat ? 4096 : 256,
                            .judge = judge_meaning,
                            .same = same_meaning};
-    TRY(no_kind("math", kind, e));
-    json_t *shots = json_array();
-    questions q = {.o = o, .t = t, .shots = shots};
-    status s = math_shots(o, shots, e);
-    if (s == OK) s = load_questions(&load, o, 0, &q, NULL, e);
+    (void)kind;
+    questions q = {.o = o, .t = t};
+    status s = math_shots(&q, e);
+    if (s == OK) s = load_questions(&load, o, &q, e);
     if (s == OK) s = ask_written(g, &q, &ask, out, e);
     questions_close(&q);
-    json_decref(shots);
     return s;
 }

@@ -8,9 +8,10 @@ static status no_memory(error *e) {
     return fail(e, ERR_NOMEM, "memory is out");
 }
 
-status shot_add(json_t *shots, const char *asked, const char *answer, error *e) {
-    return json_array_append_new(shots, json_pack("{s:s, s:s}", "question", asked, "answer", answer)) ? no_memory(e)
-                                                                                                      : OK;
+status questions_shot(questions *q, const char *asked, const char *answer, error *e) {
+    if (!q->shots) q->shots = json_array();
+    json_t *shot = json_pack("{s:s, s:s}", "question", asked, "answer", answer);
+    return json_array_append_new(q->shots, shot) ? no_memory(e) : OK;
 }
 
 static const char *text_of(const json_t *shot, const char *member) {
@@ -21,7 +22,7 @@ static void plain(const questions *q, const char *asked, str *out) {
     size_t i;
     const json_t *shot;
     if (q->description) str_puts(out, q->description);
-    json_array_foreach((json_t *)(uintptr_t)q->shots, i, shot)
+    json_array_foreach(q->shots, i, shot)
         str_addf(out, "%s %s\n\n", text_of(shot, "question"), text_of(shot, "answer"));
     str_puts(out, asked);
 }
@@ -38,7 +39,7 @@ static json_t *turns(const questions *q, const char *asked) {
     const json_t *shot;
     bool bad = !list;
     if (q->description) bad |= say(list, "system", q->description);
-    json_array_foreach((json_t *)(uintptr_t)q->shots, i, shot) bad |=
+    json_array_foreach(q->shots, i, shot) bad |=
         say(list, "user", text_of(shot, "question")) || say(list, "assistant", text_of(shot, "answer"));
     bad |= say(list, "user", asked);
     if (!bad) return list;
@@ -123,6 +124,14 @@ void questions_close(questions *q) {
         json_decref((json_t *)(uintptr_t)q->list[i].row);
     }
     free(q->list);
+    json_decref(q->shots);
     q->list = NULL;
+    q->shots = NULL;
     q->n = q->room = 0;
+}
+
+int64_t question_shared(const question *a, const question *b) {
+    int64_t n = 0;
+    while (n < a->n - 1 && n < b->n - 1 && a->ids[n] == b->ids[n]) n++;
+    return n;
 }

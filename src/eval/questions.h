@@ -33,16 +33,20 @@ typedef struct questions { /* questions_close it */
     const tokenizer *t;
     question *list;
     int64_t n, room;
+    int64_t rows; /* of the data files read so far */
     /* for those added from now on: */
     const char *description; /* before everything else; NULL: nothing */
-    const json_t *shots;     /* list of {"question", "answer"}; NULL: none */
+    json_t *shots;           /* worked examples: list of {"question", "answer"}; NULL: none */
     const char *subject, *category;
 } questions;
 
 status questions_add(questions *q, const new_question *x, error *e);
 void questions_close(questions *q);
 
-/* Adds a worked example to the list. */
-status shot_add(json_t *shots, const char *asked, const char *answer, error *e);
+/* Adds a worked example for the questions that are added behind it. */
+status questions_shot(questions *q, const char *asked, const char *answer, error *e);
+
+/* Tokens that both prompts begin with; at least one of each remains. */
+int64_t question_shared(const question *a, const question *b);
 
 #endif

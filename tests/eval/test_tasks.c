@@ -259,6 +259,9 @@ static void math(void **state) {
     start(f);
     f->o.shots = 5;
     refuses(f, "math", data, ERR_ARG, "math has 4 worked examples, not 5");
+    start(f);
+    f->o.examples = data;
+    refuses(f, "math", data, ERR_ARG, "reads no worked examples");
     free(data);
     data = file(f, "bad.jsonl", "{\"problem\":\"a\",\"answer\":\"1\"}\n{\"problem\":\"b\"}\n");
     start(f);
@@ -700,6 +703,13 @@ static void refused(void **state) {
     f->o.sampled = true;
     f->o.temperature = 1;
     refuses(f, "jsonl", data, ERR_ARG, "greedy or sampled, not both");
+    f->o.greedy = false;
+    f->o.answer_member = "a";
+    refuses(f, "math", data, ERR_ARG, "--answer-member are for jsonl");
+    f->o.answer_member = NULL;
+    char *choices = file(f, "choices.jsonl", "{\"question\":\"q\",\"choices\":[\"a\",\"b\"],\"answer\":1}\n");
+    refuses(f, "gpqa", choices, ERR_ARG, "log-likelihoods are not sampled");
+    free(choices);
     start(f);
     f->o.chat = true;
     f->o.format = NULL;
