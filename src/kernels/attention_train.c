@@ -17,7 +17,7 @@
 enum {
     CHUNK = 256,    /* rows whose operands stay in the second cache */
     QUERIES = 64,   /* queries of a block; blocks on the diagonal are multiplied whole */
-    BRANCHING = 32, /* the same in trees, where a block may have several branches */
+    BRANCHING = 32, /* the same where it would have several branches of a tree */
     TAIL_SUMS = 16  /* partial sums of a tail at most */
 };
 
@@ -96,8 +96,11 @@ static space space_of(const run *r, int thread) {
 /* --- blocks ---------------------------------------------------------------------------------------------------------
  */
 
-static int64_t queries_of(const attention_train *a) {
-    return a->from ? BRANCHING : QUERIES;
+/* Of a block, for the rows [first, first + n) of a chunk. */
+static int64_t queries_of(const attention_train *a, int64_t first, int64_t n) {
+    int64_t branches = 0;
+    for (int64_t i = first + 1; i < first + n && a->from; i++) branches += a->from[i] != a->from[i - 1];
+    return branches > 2 ? BRANCHING : QUERIES;
 }
 
 /* Part 0 or 1 of the block of queries [q, q + nq) and the keys of a chunk. */
@@ -178,7 +181,7 @@ static void forward_task(void *arg, int64_t task, int thread) {
     const attention_train *a = u->a;
     space w = space_of(r, thread);
     int64_t first = u->chunk * CHUNK, end = least(first + CHUNK, a->n), d_v = block_groups(a->d_v) * GROUP, ld;
-    int64_t kv_head = u->head / (a->heads / a->kv_heads), step = queries_of(a);
+    int64_t kv_head = u->head / (a->heads / a->kv_heads), step = queries_of(a, first, end - first);
     block_columns_of(&r->b, w.q, query_rows(a, first, u->head), a->ldq, end - first, a->d_qk);
     bool begun[CHUNK / BRANCHING] = {false};
     memset(w.sum, 0, CHUNK * sizeof *w.sum);
@@ -248,8 +251,9 @@ static void head_gradient(const run *r, const space *w, const attention_train *a
     block_columns_of(&r->b, w->d_o, d_o, a->ldo, n, a->d_v);
     block_lanes(&r->b, w->d_o_lanes, d_o, a->ldo, n, a->d_v);
     take_rows(r, w, a, first, n, head);
-    for (int64_t q = first; q < first + n; q += queries_of(a)) {
-        int64_t nq = least(queries_of(a), first + n - q);
+    const int64_t step = queries_of(a, first, n);
+    for (int64_t q = first; q < first + n; q += step) {
+        int64_t nq = least(step, first + n - q);
         float *dq = a->dq + q * a->ldq + head * a->d_qk;
         bool there = r->wave > 0;
         for (int part = 0; part < 2; part++) {
