@@ -52,10 +52,10 @@ typedef struct pupil {
     error e;
 } pupil;
 
-static void open_pupil(pupil *p, int threads, precision precision, double balance) {
+static void open_pupil(pupil *p, int threads, precision kind, double balance) {
     model *from;
     train_config_default(&p->c);
-    p->c.training.precision = precision;
+    p->c.training.precision = kind;
     p->c.training.threads = threads;
     p->c.data.options.seq_len = 2 * MOST;
     p->c.objective.balance_alpha = balance;
@@ -71,16 +71,15 @@ static void open_pupil(pupil *p, int threads, precision precision, double balanc
 /* Log-probabilities of all completions into l->ref, gradients into p->t.p.g; returns the loss. Micro-batches of 4
  * completions cut groups. */
 static double learn(pupil *p, lesson *l, bool share, int64_t micro, step_metrics *m) {
-    policy *policy;
+    policy *x;
     policy_numbers numbers;
     batch_source s;
-    assert_int_equal(policy_open(&policy, &(policy_loss_options){.clip_low = 9, .clip_high = 1e9}, 1, micro, &p->e),
-                     OK);
-    if (share) policy_fit(policy, &p->t);
-    assert_int_equal(policy_reference(policy, &p->t, NULL, l->item, ITEMS, &p->e), OK);
-    assert_int_equal(policy_source(policy, l->item, ITEMS, l->tokens, ITEMS, &numbers, &s, &p->e), OK);
+    assert_int_equal(policy_open(&x, &(policy_loss_options){.clip_low = 9, .clip_high = 1e9}, 1, micro, &p->e), OK);
+    if (share) policy_fit(x, &p->t);
+    assert_int_equal(policy_reference(x, &p->t, NULL, l->item, ITEMS, &p->e), OK);
+    assert_int_equal(policy_source(x, l->item, ITEMS, l->tokens, ITEMS, &numbers, &s, &p->e), OK);
     assert_int_equal(trainer_gradients(&p->t, &s, m, &p->e), OK);
-    policy_close(policy);
+    policy_close(x);
     return m->loss;
 }
 
