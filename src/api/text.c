@@ -102,16 +102,7 @@ static status chat_options(const folder_text *f, const char *options_json, json_
     else *out = json_object();
     if (!*out) return fail(e, ERR_NOMEM, "memory is out");
     if (!json_is_object(*out)) return fail(e, ERR_ARG, "chat options should be a JSON object");
-    const tokenizer *t = f->tokenizer.t;
-    const struct {
-        const char *key;
-        const char *text;
-    } tokens[] = {{"bos_token", t ? tokenizer_bos_text(t) : NULL},
-                  {"eos_token", t ? tokenizer_eos_text(t) : NULL},
-                  {"pad_token", t ? tokenizer_pad_text(t) : NULL}};
-    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
-        if (tokens[i].text && !json_object_get(*out, tokens[i].key))
-            json_object_set_new(*out, tokens[i].key, json_string(tokens[i].text));
+    TRY(chat_add_tokens(*out, f->tokenizer.t, e));
     bool open_end =
         json_is_true(json_object_get(*out, "continue_final_message")) || json_is_true(json_object_get(*out, "prefix"));
     if (!json_object_get(*out, "add_generation_prompt"))

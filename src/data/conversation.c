@@ -304,16 +304,9 @@ static status check_messages(const renderer *c) {
 }
 
 static status prepare_options(renderer *c, const json_t *options) {
-    const tokenizer *t = c->f->tokenizer;
-    const char *tokens[][2] = {{"bos_token", t ? tokenizer_bos_text(t) : NULL},
-                               {"eos_token", t ? tokenizer_eos_text(t) : NULL},
-                               {"pad_token", t ? tokenizer_pad_text(t) : NULL}};
     c->options = options ? json_copy((json_t *)(uintptr_t)options) : json_object();
     if (!c->options) return no_memory(c->e);
-    for (size_t i = 0; i < 3; i++)
-        if (tokens[i][1] && !json_object_get(c->options, tokens[i][0]) &&
-            json_object_set_new(c->options, tokens[i][0], json_string(tokens[i][1])))
-            return no_memory(c->e);
+    TRY(chat_add_tokens(c->options, c->f->tokenizer, c->e));
     const json_t *last = message(c, c->n - 1);
     bool thinks = is_assistant(last) && (reasoning_of(last).n || thinking_of(content_of(last)).n);
     return chat_thinking(c->options, thinks, &c->thinking, c->e);

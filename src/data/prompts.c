@@ -96,14 +96,11 @@ static json_t *conversation_of(const reader *r, const char *question, const json
 }
 
 static status template_options(const reader *r, const json_t *row, json_t **out) {
-    const tokenizer *t = r->o->data->tokenizer;
     TRY(row_chat_options(row, out, r->e));
     bool bad = json_object_set_new(*out, "add_generation_prompt", json_true());
     if (r->o->thinking != THINKING_AUTO)
         bad |= json_object_set_new(*out, "thinking", json_boolean(r->o->thinking == THINKING_ON));
-    if (tokenizer_bos_text(t)) bad |= json_object_set_new(*out, "bos_token", json_string(tokenizer_bos_text(t)));
-    if (tokenizer_eos_text(t)) bad |= json_object_set_new(*out, "eos_token", json_string(tokenizer_eos_text(t)));
-    return bad ? no_memory(r) : OK;
+    return bad ? no_memory(r) : chat_add_tokens(*out, r->o->data->tokenizer, r->e);
 }
 
 static status render(const reader *r, const json_t *row, const char *question, const json_t *messages, str *text,

@@ -16,7 +16,8 @@ static status add_answer(const json_t *v, const char *name, str *out, error *e) 
     if (json_is_string(v)) str_add(out, json_string_value(v), json_string_length(v));
     else if (json_is_integer(v)) str_addf(out, "%lld", (long long)json_integer_value(v));
     else if (json_is_real(v)) str_addf(out, "%.17g", json_real_value(v));
-    else return fail(e, ERR_FORMAT, v ? "\"%s\" should be a text or a number" : "\"%s\" is missing", name);
+    else if (v) return fail(e, ERR_FORMAT, "\"%s\" should be a text or a number", name);
+    else return fail(e, ERR_FORMAT, "\"%s\" is missing: name the member with --answer-member", name);
     return OK;
 }
 
@@ -30,6 +31,7 @@ static status jsonl_item(const rows *r, int64_t i, const eval_options *o, item *
         out->messages = prompt;
         return OK;
     }
+    if (!prompt) return fail(e, ERR_FORMAT, "\"%s\" is missing: name the member with --prompt-member", asked);
     TRY(rows_text(r, i, asked, &question_text, e));
     str_puts(&out->asked, question_text);
     return OK;

@@ -48,17 +48,10 @@ static json_t *turns(const questions *q, const char *asked) {
 }
 
 static status conversation_text(const questions *q, const json_t *messages, str *out, error *e) {
-    const struct {
-        const char *name, *text;
-    } tokens[] = {{"bos_token", tokenizer_bos_text(q->t)},
-                  {"eos_token", tokenizer_eos_text(q->t)},
-                  {"pad_token", tokenizer_pad_text(q->t)}};
     json_t *options = q->o->chat_options ? json_copy((json_t *)(uintptr_t)q->o->chat_options) : json_object();
     bool bad = !options || json_object_set_new(options, "add_generation_prompt", json_true());
-    for (size_t i = 0; i < sizeof tokens / sizeof *tokens && !bad; i++)
-        if (tokens[i].text) bad = json_object_set_new(options, tokens[i].name, json_string(tokens[i].text)) != 0;
-    status s =
-        bad ? no_memory(e) : chat_render(q->o->format->template, q->o->format->model_type, messages, options, out, e);
+    status s = bad ? no_memory(e) : chat_add_tokens(options, q->t, e);
+    if (s == OK) s = chat_render(q->o->format->template, q->o->format->model_type, messages, options, out, e);
     json_decref(options);
     return s;
 }

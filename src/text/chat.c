@@ -12,6 +12,17 @@ static status no_memory(error *e) {
     return fail(e, ERR_NOMEM, "memory is out");
 }
 
+status chat_add_tokens(json_t *options, const tokenizer *t, error *e) {
+    const char *const tokens[][2] = {{"bos_token", t ? tokenizer_bos_text(t) : NULL},
+                                     {"eos_token", t ? tokenizer_eos_text(t) : NULL},
+                                     {"pad_token", t ? tokenizer_pad_text(t) : NULL}};
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        if (tokens[i][1] && !json_object_get(options, tokens[i][0]) &&
+            json_object_set_new(options, tokens[i][0], json_string(tokens[i][1])))
+            return no_memory(e);
+    return OK;
+}
+
 status chat_thinking(const json_t *options, bool fallback, bool *out, error *e) {
     const char *mode;
     TRY(json_get_bool(options, "enable_thinking", fallback, &fallback, e));

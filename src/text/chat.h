@@ -4,6 +4,7 @@
 #define HADAL_TEXT_CHAT_H
 
 #include "text/template.h"
+#include "text/tokenizer.h"
 
 /* Adds the prompt to out; on failure out is as before. t may be NULL: the checkpoint has no template. `options` (may be
  * NULL) are members of the template's variables, with these meanings:
@@ -16,6 +17,9 @@
  * and whatever else a template may know. */
 status chat_render(const chat_template *t, const char *model_type, const json_t *messages, const json_t *options,
                    str *out, error *e);
+
+/* Adds the texts of BOS, EOS and padding to the options that have none. t may be NULL: they have no texts. */
+status chat_add_tokens(json_t *options, const tokenizer *t, error *e);
 
 /* Whether these options ask for thinking; `fallback` if they say nothing. */
 status chat_thinking(const json_t *options, bool fallback, bool *out, error *e);
