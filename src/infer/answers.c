@@ -2,7 +2,8 @@
  * token is chosen from every new row of logits, and one step computes the rows of all slots: a token and its drafts of
  * those that go on, whole prompts of those that begin. The first sample of a request computes the prompt in its own
  * slot; those that begin with it copy its cache when it is there, those that come later copy the one that is held back
- * for them. As samples begin in order, there is never more than one such request. */
+ * for them. As samples begin in order, there is never more than one such request. What all prompts begin with is
+ * computed before the first round, and every prompt goes on from a copy of it. */
 #include "infer/answers.h"
 
 #include <stdlib.h>
@@ -40,8 +41,9 @@ typedef struct batcher {
     sampler **samplers; /* of each thread */
     int64_t request;    /* the next to begin: this sample of this request */
     int sample;
-    slot *opener;  /* the slot that computes the prompt of `request`; NULL: none does */
-    session *held; /* holds the prompt of a request whose samples have not all begun */
+    slot *opener;    /* the slot that computes the prompt of `request`; NULL: none does */
+    session *held;   /* holds the prompt of a request whose samples have not all begun */
+    session *shared; /* holds what all prompts begin with; NULL: nothing */
     int64_t ended, total, tokens;
     slot **ready; /* [count]; below: a step's rows */
     session **active;
@@ -125,6 +127,7 @@ static status begin(batcher *b, slot *s, error *e) {
     if (b->sample == 0) {
         s->stage = PROMPT;
         b->opener = s;
+        if (b->shared) TRY(session_fork(s->w.s, b->shared, e));
     } else if (b->opener) {
         s->stage = FOLLOW;
         s->first = b->opener;
@@ -190,8 +193,8 @@ static status step(batcher *b, error *e) {
             b->rows[n] = s->w.next;
             b->want[n] = b->n_rows[n] = 1 + s->w.drafts;
         } else if (s->stage == PROMPT) {
-            b->rows[n] = b->list[s->request].prompt;
-            b->n_rows[n] = b->list[s->request].n;
+            b->rows[n] = b->list[s->request].prompt + b->o->shared;
+            b->n_rows[n] = b->list[s->request].n - b->o->shared;
             b->want[n] = 1;
         } else {
             continue;
@@ -229,6 +232,10 @@ static status check(const model *m, const answer_request *list, int64_t n, const
         if (r->n > o->capacity)
             return fail(e, ERR_ARG, "prompt %lld has %lld tokens, but the context holds %lld", number, (long long)r->n,
                         (long long)o->capacity);
+        if (o->shared < 0 || o->shared >= r->n ||
+            memcmp(r->prompt, list[0].prompt, (size_t)o->shared * sizeof *r->prompt) != 0)
+            return fail(e, ERR_ARG, "prompt %lld does not begin with the %lld tokens that all should share", number,
+                        (long long)o->shared);
         if (r->samples < 1) return fail(e, ERR_ARG, "prompt %lld: %d answers are wanted", number, r->samples);
         if (r->max_tokens < 0)
             return fail(e, ERR_ARG, "prompt %lld: answers of %lld tokens are wanted", number, (long long)r->max_tokens);
@@ -268,7 +275,11 @@ static status open_slots(batcher *b, error *e) {
         TRY(session_take(&b->slots[i].w.s, b->g, capacity, e));
         session_set_drafting(b->slots[i].w.s, b->o->drafts > 0);
     }
-    return OK;
+    if (!b->o->shared) return OK;
+    TRY(session_take(&b->shared, b->g, capacity, e));
+    session_set_drafting(b->shared, b->o->drafts > 0);
+    session_truncate(b->shared, 0);
+    return sessions_extend(&b->shared, 1, &b->list[0].prompt, &b->o->shared, NULL, e);
 }
 
 static void close_slots(batcher *b) {
@@ -281,6 +292,7 @@ static void close_slots(batcher *b) {
     }
     for (int i = 0; b->samplers && i < queue_threads(b->g->ws.q); i++) sampler_close(b->samplers[i]);
     session_keep(b->held);
+    session_keep(b->shared);
     free(b->samplers);
     free(b->slots);
     free(b->ready);

@@ -34,6 +34,7 @@ typedef struct answer_options {
     int64_t capacity; /* tokens that a sequence may have, prompt included; a longer prompt is ERR_ARG (its number is
                          said) */
     int sequences;    /* at once, at least 1 */
+    int64_t shared;   /* tokens that all prompts begin with, fewer than each has: computed once for all; 0: none */
     int drafts;       /* MTP drafts a step, 0: off; greedy answers do not change by them, sampled ones stay distributed
                          as without (Leviathan et al. 2023: here a draft counts when it is what would have been drawn) */
     status (*done)(void *arg, int64_t request, int sample, answer *a, error *e); /* in the order in which they end */

@@ -256,6 +256,35 @@ static void many_requests(void **state) {
     engine_close(g);
 }
 
+/* Prompts with a common beginning that is computed once: the same answers, fewer rows; also with drafts. */
+static void shared_beginnings(void **state) {
+    (void)state;
+    enum { N = 9, SHARED = 12 };
+    int32_t prompts[N][LONGEST];
+    answer_request list[N];
+    for (int f = 0; f < MODELS; f++) {
+        engine *g = engine_of(f, 2, MLA_ABSORBED, true);
+        for (int i = 0; i < N; i++) {
+            list[i] = request(i, LONGEST - SHARED);
+            memcpy(prompts[i], text, SHARED * sizeof *text);
+            memcpy(prompts[i] + SHARED, list[i].prompt, (size_t)list[i].n * sizeof *text);
+            for (int k = 0; f == MTP && k < SHARED + list[i].n; k++) prompts[i][k] %= 5;
+            list[i].prompt = prompts[i];
+            list[i].n += SHARED;
+        }
+        answer_options o = options(1, 4);
+        o.drafts = f == MTP ? 3 : 0;
+        record *whole = run(g, list, N, o);
+        o.shared = SHARED;
+        record *shared = run(g, list, N, o);
+        for (int i = 0; i < N; i++)
+            for (int k = 0; k < list[i].samples; k++) same_answer(&whole->a[i][k], &shared->a[i][k]);
+        free_record(whole);
+        free_record(shared);
+        engine_close(g);
+    }
+}
+
 /* Samples of a group differ, and seeds do. */
 static void samples_differ(void **state) {
     (void)state;
@@ -487,6 +516,9 @@ static void refusals(void **state) {
     x = r, x.prompt = bad, x.n = 2, refused(g, x, o, "token id 211 at 1");
     x = r, x.prompt = negative, x.n = 1, refused(g, x, o, "token id -1 at 0");
     other = o, other.sequences = 0, refused(g, r, other, "sequences");
+    other = o, other.shared = 3, refused(g, r, other, "prompt 1 does not begin");
+    other = o, other.shared = -1, refused(g, r, other, "prompt 1 does not begin");
+    x = r, x.prompt = text + 1, other = o, other.shared = 2, refused(g, x, other, "prompt 2 does not begin");
     other = o, other.sampling.top_p = 0, refused(g, r, other, "top-p");
     other = o, other.stop = stop, other.n_stop = 1, refused(g, r, other, "tokenizer");
     assert_int_equal(answers_run(g, NULL, 0, &o, &e), OK);
@@ -497,6 +529,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(answers_are_those_of_generate),
                                        cmocka_unit_test(slots_order_and_threads_change_nothing),
                                        cmocka_unit_test(many_requests),
+                                       cmocka_unit_test(shared_beginnings),
                                        cmocka_unit_test(samples_differ),
                                        cmocka_unit_test(log_probabilities_are_those_of_a_fresh_pass),
                                        cmocka_unit_test(drafts_change_nothing),
