@@ -21,19 +21,12 @@ static double more(const hadal_train_step *t, const char *name) {
     return NAN;
 }
 
-/* What reinforcement learning is watched by: "reward 0.412  accuracy 39 %  length 13.1 ...". */
+/* What reinforcement learning is watched by: "reward 0.412  accuracy 39 %  length 13.1". */
 static void add_rewards(str *s, const hadal_train_step *t) {
-    const double rate = more(t, "rollout_tokens_per_second");
     add(s, "reward", more(t, "reward"), "%.3f");
     add(s, "accuracy", 100 * more(t, "accuracy"), "%.0f %%");
     add(s, "held out", 100 * more(t, "validation_accuracy"), "%.1f %%");
     add(s, "length", more(t, "completion_tokens"), "%.1f");
-    add(s, "entropy", more(t, "entropy"), "%.3f");
-    add(s, "kl", more(t, "kl"), "%.2g");
-    if (isnan(rate)) return;
-    str_puts(s, "  drawn ");
-    human_count(s, rate);
-    str_puts(s, " tok/s");
 }
 
 /* What sampling has kept so far. */
@@ -45,16 +38,17 @@ static void add_kept(str *s, const hadal_train_step *t) {
 /* "step 120/1000  loss 3.2101  12.3 K tok/s  ETA 3:20  lm 3.1001  ...": a narrow terminal cuts the end. */
 static void line_of(str *s, const watch *w, const hadal_train_step *t) {
     const bool rewarded = !isnan(more(t, "reward"));
+    const double rate = rewarded ? more(t, "rollout_tokens_per_second") : t->tokens_per_second;
     str_addf(s, "step %lld/%lld", (long long)t->step, (long long)t->steps);
     if (rewarded) add_rewards(s, t);
     else if (!isnan(t->loss)) str_addf(s, "  loss %.4f", t->loss);
     if (t->skipped) str_puts(s, "  SKIPPED");
     add(s, "val", t->validation_loss, "%.4f");
     add_kept(s, t);
-    if (!isnan(t->tokens_per_second)) {
+    if (!isnan(rate)) {
         str_puts(s, "  ");
-        human_count(s, t->tokens_per_second);
-        str_puts(s, rewarded ? " trained tok/s" : " tok/s");
+        human_count(s, rate);
+        str_puts(s, rewarded ? " tok/s drawn" : " tok/s");
     }
     if (t->step < t->steps) {
         str_puts(s, "  ETA ");
@@ -63,6 +57,8 @@ static void line_of(str *s, const watch *w, const hadal_train_step *t) {
     if (fabs(t->loss - t->lm_loss) > 5e-5) add(s, "lm", t->lm_loss, "%.4f");
     add(s, "mtp", t->mtp_loss, "%.4f");
     add(s, "kl", t->indexer_loss, "%.4f");
+    add(s, "entropy", more(t, "entropy"), "%.3f");
+    add(s, "kl", more(t, "kl"), "%.2g");
     add(s, "grad", t->grad_norm, "%.3g");
     add(s, "lr", t->lr, "%.3g");
     add(s, "vio", t->max_vio, "%.2f");
@@ -122,7 +118,7 @@ static void show(watch *w, const hadal_train_step *t) {
     if (!keep && now - w->last < (w->live ? 0.1 : 1)) return;
     w->last = now;
     line_of(&s, w, t);
-    if (w->live && !keep && s.n > columns() - 1) s.p[columns() - 1] = '\0';
+    if (w->live && s.n > columns() - 1) s.p[columns() - 1] = '\0';
     printf(w->live ? "\r\033[K%s%s" : "%s%s", s.p ? s.p : "", keep || !w->live ? "\n" : "");
     fflush(stdout);
     str_free(&s);
