@@ -189,6 +189,13 @@ static void long_documents(void **state) {
     assert_run(p, "long", &t, key, "data.seq_len=1200", "training.batch=1");
     const double want = from_logits(&(setting){1, 1, VOCAB, true, 0}, ids, 1, LONG);
     assert_true(fabs(t.loss[0] - want) < 4e-5 * (1 + want));
+    /* a trained model, of which every token knows what stands before it, and its own teacher */
+    told same = {0};
+    for (int i = 0; i <= LONG; i++) ids[i] = 9 + ids[i] % 40;
+    assert_int_equal(file_save(path, ids, sizeof ids, &e), OK);
+    assert_run(p, "same", &same, key, "data.seq_len=1200", "training.batch=1", "model.path=models/tiny",
+               "distill.teacher=models/tiny", "distill.top_k=64", "objective.balance_alpha=0");
+    assert_true(fabs(same.loss[0]) < 1e-5);
     told whole = {0}, pieces = {0};
     assert_run(p, "two", &whole, "distill.top_k=8");
     assert_run(p, "one", &pieces, "distill.top_k=8", "training.micro_batch=1");
