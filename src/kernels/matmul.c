@@ -166,10 +166,10 @@ static bool direct(const piece *pc, int64_t rows, int64_t k) {
 }
 
 /* Sums can be made in the result itself: whole tiles of a new result, which few products pass through. */
-static bool in_place(const plan *p, const piece *pc, int64_t rows, int64_t columns) {
+static bool in_place(const plan *p, const piece *pc, int64_t columns) {
     int64_t k = 0;
     for (int i = 0; i < pc->segments; i++) k += p->segment[pc->segment + i].k;
-    return !pc->add && rows % GROUP == 0 && columns % GROUP == 0 && k <= k_block(pc->compute);
+    return !pc->add && columns % GROUP == 0 && k <= k_block(pc->compute);
 }
 
 /* The numbers of A that are read after those of k0: the next block's, or the first of the next tile's rows. */
@@ -192,25 +192,13 @@ static region look_ahead(const piece *pc, const segment *s, const segment *end, 
                     .stride = s->lda * (int64_t)sizeof(float)};
 }
 
-static void tile_task(void *arg, int64_t task, int thread) {
-    const plan *p = arg;
-    int low = 0, high = p->pieces; /* the last piece whose first task is <= task */
-    while (high - low > 1) {
-        int middle = low + (high - low) / 2;
-        if (p->piece[middle].first_task <= task) low = middle;
-        else high = middle;
-    }
-    const piece *pc = &p->piece[low];
-    int64_t tile = task - pc->first_task, row = tile % pc->row_tiles * pc->row_tile;
-    int64_t group = tile / pc->row_tiles * pc->group_tile, rows = least(pc->row_tile, pc->rows - row);
-    int64_t columns = least(pc->group_tile * GROUP, pc->columns - group * GROUP),
-            groups = (columns + GROUP - 1) / GROUP;
-    float *sums = p->thread + (size_t)thread * (THREAD_BYTES / sizeof(float)),
-          *c = pc->c + row * pc->ldc + group * GROUP;
+/* Rows of C in some groups of columns; `whole`: in C itself, else from the thread's sums. */
+static void tile_rows(const plan *p, const piece *pc, int64_t row, int64_t rows, int64_t group, int64_t columns,
+                      bool whole, float *sums) {
+    float *c = pc->c + row * pc->ldc + group * GROUP;
     void *panel = sums + ROW_TILE * COLUMN_TILE;
-    const bool whole = in_place(p, pc, rows, columns);
+    const int64_t ld = (BLOCK_BYTES + PAD) / number_size(pc->compute), groups = (columns + GROUP - 1) / GROUP;
     bool first = true;
-    const int64_t ld = (BLOCK_BYTES + PAD) / number_size(pc->compute);
     for (const segment *s = &p->segment[pc->segment]; s < &p->segment[pc->segment + pc->segments]; s++) {
         for (int64_t k0 = 0; k0 < s->k; k0 += k_block(pc->compute), first = false) {
             int64_t k = least(k_block(pc->compute), s->k - k0);
@@ -234,6 +222,24 @@ static void tile_task(void *arg, int64_t task, int thread) {
     place_call to = {
         .c = sums, .groups = groups, .rows = rows, .columns = columns, .y = c, .ldy = pc->ldc, .add = pc->add};
     p->q->linear->place(&to);
+}
+
+static void tile_task(void *arg, int64_t task, int thread) {
+    const plan *p = arg;
+    int low = 0, high = p->pieces; /* the last piece whose first task is <= task */
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (p->piece[middle].first_task <= task) low = middle;
+        else high = middle;
+    }
+    const piece *pc = &p->piece[low];
+    int64_t tile = task - pc->first_task, row = tile % pc->row_tiles * pc->row_tile;
+    int64_t group = tile / pc->row_tiles * pc->group_tile, rows = least(pc->row_tile, pc->rows - row);
+    int64_t columns = least(pc->group_tile * GROUP, pc->columns - group * GROUP);
+    int64_t whole = in_place(p, pc, columns) ? rows / GROUP * GROUP : 0;
+    float *sums = p->thread + (size_t)thread * (THREAD_BYTES / sizeof(float));
+    if (whole > 0) tile_rows(p, pc, row, whole, group, columns, true, sums);
+    if (whole < rows) tile_rows(p, pc, row + whole, rows - whole, group, columns, false, sums);
 }
 
 /* --- plan -------------------------------------------------------------------------------------------------------- */
