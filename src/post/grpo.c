@@ -35,7 +35,7 @@ status grpo_settle(train_config *c, error *e) {
     c->objective.mtp_weight = 0;
     c->objective.n_mtp_schedule = 0;
     if (c->training.ranks > 1)
-        return fail(e, ERR_UNSUPPORTED, "training.ranks: reinforcement learning runs on one rank");
+        return fail(e, ERR_UNSUPPORTED, "training.ranks: post-training runs on one rank");
     if (!(c->rollout.temperature > 0))
         return fail(e, ERR_ARG, "rollout.temperature is 0: greedy completions of a prompt are all the same");
     if (c->grpo.reference_every && trains_adapters(c))

@@ -164,7 +164,7 @@ const config_option config_options[] = {
     {"rollout", "sequences", O_INT, AT(rollout.sequences), .value = 256, .min = 1, .max = 1 << 16,
      .help = "completions in the making at once"},
     {"rollout", "drafts", O_INT32, AT(rollout.drafts), TO(16), .help = "MTP drafts a step; 0: off"},
-    {"rollout", "seed", O_SEED, AT(rollout.seed), .help = "of prompts' order and completions"},
+    {"rollout", "seed", O_SEED, AT(rollout.seed), .help = "of completions; the order of prompts is data.seed's"},
     {"rollout", "rewards", O_JSON, AT(rollout.rewards),
      .help = "[{name: accuracy}, {name: format, weight: 0.1}, ...]: docs/rewards.md"},
 
