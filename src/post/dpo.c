@@ -136,14 +136,6 @@ static status one_step(dpo *o) {
     return job_step_done(&o->j, &m, seconds, t->tokens - before);
 }
 
-static void on_note(void *arg, const char *line) {
-    job_note(arg, line);
-}
-
-static int on_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
-    return job_progress(arg, done, total, what);
-}
-
 static status open_pairs(dpo *o, const string_list *paths, bool training, pairs **out) {
     data_options d = o->j.c->data.options;
     d.paths = paths->item;
@@ -153,8 +145,8 @@ static status open_pairs(dpo *o, const string_list *paths, bool training, pairs 
     d.tokenizer = o->j.tok;
     d.model_type = o->j.t.model.arch->model_type;
     if (d.eos == EOS_AUTO) d.eos = o->j.tok ? tokenizer_eos(o->j.tok) : -1;
-    d.note = on_note;
-    d.progress = on_progress;
+    d.note = job_on_note;
+    d.progress = job_on_progress;
     d.arg = &o->j;
     return pairs_open(out, &d, o->j.e);
 }

@@ -34,8 +34,7 @@ status grpo_settle(train_config *c, error *e) {
     if (isnan(c->objective.bias_update_speed)) c->objective.bias_update_speed = 0;
     c->objective.mtp_weight = 0;
     c->objective.n_mtp_schedule = 0;
-    if (c->training.ranks > 1)
-        return fail(e, ERR_UNSUPPORTED, "training.ranks: post-training runs on one rank");
+    if (c->training.ranks > 1) return fail(e, ERR_UNSUPPORTED, "training.ranks: post-training runs on one rank");
     if (!(c->rollout.temperature > 0))
         return fail(e, ERR_ARG, "rollout.temperature is 0: greedy completions of a prompt are all the same");
     if (c->grpo.reference_every && trains_adapters(c))
@@ -61,18 +60,10 @@ static policy_loss_options loss_options(const train_config *c) {
                                      c->rollout.max_tokens ? c->rollout.max_tokens : c->data.options.seq_len};
 }
 
-static void on_note(void *arg, const char *line) {
-    job_note(arg, line);
-}
-
-static int on_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
-    return job_progress(arg, done, total, what);
-}
-
 static status open_prompts(grpo *g, const string_list *paths, bool training, prompts **out) {
     job *j = &g->j;
-    return rollout_prompts(out, j->c, paths, training, j->tok, j->t.model.arch->model_type, on_note, on_progress, j,
-                           j->e);
+    return rollout_prompts(out, j->c, paths, training, j->tok, j->t.model.arch->model_type, job_on_note,
+                           job_on_progress, j, j->e);
 }
 
 /* Rewards are metrics by their names, beside the others. */
@@ -102,11 +93,11 @@ static status open_all(grpo *g, const train_config *c, const run_hooks *hooks, r
     if (score) j->score = json_number_value(score);
     if (!(g->mem = arena_open(1 << 16))) return fail(e, ERR_NOMEM, "memory is out");
     TRY(engine_borrow(&g->g, j->t.m, j->t.q, MLA_CHEAPER, e));
-    TRY(roller_open(&g->roller, c, g->g, j->tok, true, on_note, j, e));
+    TRY(roller_open(&g->roller, c, g->g, j->tok, true, job_on_note, j, e));
     if (reward_count(g->roller.rewards) > MOST_REWARDS)
         return fail(e, ERR_ARG, "rollout.rewards has more than %d functions", MOST_REWARDS);
     TRY(check_names(g));
-    g->roller.progress = on_progress;
+    g->roller.progress = job_on_progress;
     g->roller.arg = j;
     TRY(open_prompts(g, &c->data.train, true, &g->train));
     if (c->data.validation.n) TRY(open_prompts(g, &c->data.validation, false, &g->validation));
@@ -335,14 +326,9 @@ static status learn(grpo *g, const lesson *l, step_metrics *m) {
         for (int64_t from = 0; from < l->n; from += size)
             TRY(optimizer_step_on(g, l, from, from + size < l->n ? from + size : l->n, items, &p, m));
     if (!p.steps) {
-        *m = (step_metrics){.mtp_loss = NAN,
-                            .balance_loss = NAN,
-                            .indexer_loss = NAN,
-                            .mtp_acceptance = NAN,
-                            .max_vio = NAN,
-                            .dropped = NAN,
-                            .grad_norm = NAN,
-                            .tokens = g->j.t.tokens};
+        *m = metrics_unknown();
+        m->loss = m->lr = 0;
+        m->tokens = g->j.t.tokens;
         job_note(&g->j, "no completion of this step has anything to teach: the weights stay as they are");
         return OK;
     }
@@ -412,7 +398,6 @@ static status one_step(grpo *g) {
     TRY(s);
     tell(g, "update_seconds", clock_seconds() - learning);
     m.step = t->step++;
-    m.validation_loss = m.mfu = NAN;
     if (c->grpo.reference_every && g->j.reference && due(g, c->grpo.reference_every))
         memcpy(g->j.reference, t->p.w, (size_t)t->p.total * sizeof *g->j.reference);
     const double seconds = clock_seconds() - start;

@@ -291,25 +291,12 @@ static status tell(sampler_run *r, const rollout *a, double seconds, bool *stop)
                                  {"completion_tokens", (double)a->tokens / (double)a->n},
                                  {"kept", (double)t->kept},
                                  {"rollout_tokens_per_second", (double)a->tokens / a->seconds}};
-    const step_metrics m = {.step = (t->prompts + chunk - 1) / chunk - 1,
-                            .tokens = (double)t->tokens,
-                            .loss = NAN,
-                            .lm_loss = NAN,
-                            .mtp_loss = NAN,
-                            .balance_loss = NAN,
-                            .indexer_loss = NAN,
-                            .mtp_acceptance = NAN,
-                            .validation_loss = NAN,
-                            .grad_norm = NAN,
-                            .lr = NAN,
-                            .seconds = seconds,
-                            .tokens_per_second = NAN,
-                            .mfu = NAN,
-                            .memory = NAN,
-                            .max_vio = NAN,
-                            .dropped = NAN,
-                            .more = more,
-                            .n_more = sizeof more / sizeof *more};
+    step_metrics m = metrics_unknown();
+    m.step = (t->prompts + chunk - 1) / chunk - 1;
+    m.tokens = (double)t->tokens;
+    m.seconds = seconds;
+    m.more = more;
+    m.n_more = sizeof more / sizeof *more;
     *stop = r->hooks->step && r->hooks->step(r->hooks->arg, &m, all) != 0;
     return OK;
 }

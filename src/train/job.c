@@ -24,7 +24,12 @@ void job_note(const job *j, const char *line) {
     if (job_first(j) && j->hooks->note) j->hooks->note(j->hooks->arg, line);
 }
 
-int job_progress(const job *j, uint64_t done, uint64_t total, const char *what) {
+void job_on_note(void *arg, const char *line) {
+    job_note(arg, line);
+}
+
+int job_on_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
+    const job *j = arg;
     return job_first(j) && j->hooks->progress ? j->hooks->progress(j->hooks->arg, done, total, what) : 0;
 }
 

@@ -38,7 +38,10 @@ void job_close(job *j); /* also after job_open failed */
 
 bool job_first(const job *j); /* the first rank: the one that speaks */
 void job_note(const job *j, const char *line);
-int job_progress(const job *j, uint64_t done, uint64_t total, const char *what); /* nonzero: cancel */
+
+/* The same with a job as `arg`, for those who take callbacks. Nonzero: cancel. */
+void job_on_note(void *arg, const char *line);
+int job_on_progress(void *arg, uint64_t done, uint64_t total, const char *what);
 
 /* A step is done that took `seconds`: fills in speed and memory, writes metrics, tells the hook (which
  * may set j->stop), saves when it is time. m->tokens_per_second counts `tokens`. */

@@ -2,6 +2,7 @@
 #ifndef HADAL_TRAIN_METRICS_H
 #define HADAL_TRAIN_METRICS_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/error.h"
@@ -37,6 +38,25 @@ typedef struct step_metrics {
 } step_metrics;
 
 enum { MOST_MORE = 48 };
+
+/* Metrics of which nothing is known yet: NaN in every number. */
+static inline step_metrics metrics_unknown(void) {
+    return (step_metrics){.loss = NAN,
+                          .lm_loss = NAN,
+                          .mtp_loss = NAN,
+                          .balance_loss = NAN,
+                          .indexer_loss = NAN,
+                          .mtp_acceptance = NAN,
+                          .validation_loss = NAN,
+                          .grad_norm = NAN,
+                          .lr = NAN,
+                          .seconds = NAN,
+                          .tokens_per_second = NAN,
+                          .mfu = NAN,
+                          .memory = NAN,
+                          .max_vio = NAN,
+                          .dropped = NAN};
+}
 
 typedef struct metrics metrics;
 /* Appends to folder/metrics.jsonl and folder/events.out.tfevents.*; when resuming, lines of steps >= first_step are cut

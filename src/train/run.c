@@ -22,16 +22,6 @@ typedef struct run { /* one rank's */
 
 /* --- data -------------------------------------------------------------------------------------------------------- */
 
-static void note_of_data(void *arg, const char *line) {
-    const run *r = arg;
-    job_note(&r->j, line);
-}
-
-static int progress_of_data(void *arg, uint64_t done, uint64_t total, const char *what) {
-    const run *r = arg;
-    return job_progress(&r->j, done, total, what);
-}
-
 static status open_data(run *r, const string_list *paths, bool training, dataset **out) {
     const train_config *c = r->j.c;
     data_options o = c->data.options;
@@ -46,9 +36,9 @@ static status open_data(run *r, const string_list *paths, bool training, dataset
                                                          : -1;
     o.model_type = r->j.t.model.arch->model_type;
     o.threads = queue_threads(r->j.t.q);
-    o.note = note_of_data;
-    o.progress = progress_of_data;
-    o.arg = r;
+    o.note = job_on_note;
+    o.progress = job_on_progress;
+    o.arg = &r->j;
     return dataset_open(out, &o, r->j.e);
 }
 

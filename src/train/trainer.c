@@ -339,15 +339,8 @@ bool trainer_takes_trees(const trainer *t) {
 
 status trainer_gradients(trainer *t, const batch_source *s, step_metrics *out, error *e) {
     step_counts n;
-    *out = (step_metrics){.step = t->step,
-                          .mtp_loss = NAN,
-                          .balance_loss = NAN,
-                          .indexer_loss = NAN,
-                          .mtp_acceptance = NAN,
-                          .validation_loss = NAN,
-                          .mfu = NAN,
-                          .max_vio = NAN,
-                          .dropped = NAN};
+    *out = metrics_unknown();
+    out->step = t->step;
     TRY(count_step(t, s, &n, e));
     const step_goal goal = goal_of(t, s, &n);
     zero_sums(&t->sums, &t->model);
