@@ -273,7 +273,7 @@ void command_help(const command *c) {
 }
 
 void commands_help(void) {
-    printf("hadal %s runs DeepSeek-family models from their Hugging Face folders.\n\n"
+    printf("hadal %s runs and trains DeepSeek-family models, from their Hugging Face folders.\n\n"
            "usage: hadal COMMAND [arguments]\n\nCommands:\n",
            hadal_version());
     for (int i = 0; commands[i]; i++) printf("  %-12s%s\n", commands[i]->name, commands[i]->summary);
