@@ -69,3 +69,8 @@ void str_free(str *s) {
     free(s->p);
     *s = (str){0};
 }
+
+bool name_ends_with(const char *name, const char *end) {
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && memcmp(name + n - m, end, m) == 0;
+}

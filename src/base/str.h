@@ -21,4 +21,6 @@ status str_check(const str *s, error *e); /* ERR_NOMEM when an addition failed *
 char *str_take(str *s); /* hands the text over to the caller (free()); "" rather than NULL; s is empty then */
 void str_free(str *s);
 
+bool name_ends_with(const char *name, const char *end); /* terminated texts */
+
 #endif

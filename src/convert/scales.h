@@ -4,15 +4,10 @@
 
 #include <stdbool.h>
 #include <string.h>
-#include "base/error.h"
+#include "base/str.h"
 #include "format/weights_file.h"
 
 #define SCALE_SUFFIX "_scale_inv"
-
-static inline bool name_ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
 
 /* The scales of an FP8 weight, checked. */
 status scales_find(const weights_entry **out, const weights_file *in, const weights_entry *x, error *e);

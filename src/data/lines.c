@@ -24,11 +24,6 @@ struct lines {
     int64_t number;
 };
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && !strcmp(s + n - m, end);
-}
-
 static status open_file(lines *l, const char *path, error *e) {
     struct stat st;
     if (!(l->path = strdup(path))) return fail(e, ERR_NOMEM, "memory is out");
@@ -39,13 +34,13 @@ static status open_file(lines *l, const char *path, error *e) {
     l->size = (uint64_t)st.st_size;
     l->block = malloc(BLOCK);
     bool ready = l->block != NULL;
-    if (ends_with(path, ".gz")) {
+    if (name_ends_with(path, ".gz")) {
         int own = dup(l->fd); /* gzclose closes its own */
         l->gz = own >= 0 ? gzdopen(own, "rb") : NULL;
         if (!l->gz && own >= 0) close(own);
         if (!l->gz) return fail(e, ERR_NOMEM, "%s: cannot open for zlib", path);
         gzbuffer(l->gz, BLOCK);
-    } else if (ends_with(path, ".zst")) {
+    } else if (name_ends_with(path, ".zst")) {
         l->raw = malloc(BLOCK);
         l->zstd = ZSTD_createDCtx();
         ready = ready && l->raw && l->zstd;

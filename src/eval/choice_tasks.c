@@ -272,9 +272,7 @@ static status list_folder(subjects *s, error *e) {
     if (!d) return fail(e, ERR_FORMAT, "%s: cannot open: %s", s->folder, strerror(errno));
     status st = OK;
     for (struct dirent *f; st == OK && (f = readdir(d));) {
-        const size_t n = strlen(f->d_name);
-        if (n >= sizeof end && strcmp(f->d_name + n - (sizeof end - 1), end) == 0)
-            st = add_subject(s, subject_of(f->d_name), e);
+        if (name_ends_with(f->d_name, end)) st = add_subject(s, subject_of(f->d_name), e);
     }
     closedir(d);
     if (st == OK && !s->n) st = fail(e, ERR_FORMAT, "%s: no files SUBJECT_test.csv in this folder", s->folder);

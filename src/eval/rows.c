@@ -11,14 +11,9 @@
 
 /* --- which file --------------------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *s, const char *end) {
-    const size_t n = strlen(s), k = strlen(end);
-    return n >= k && strcmp(s + n - k, end) == 0;
-}
-
 static bool is_data(const char *name) {
-    return ends_with(name, ".jsonl") || ends_with(name, ".jsonl.gz") || ends_with(name, ".jsonl.zst") ||
-           ends_with(name, ".csv");
+    return name_ends_with(name, ".jsonl") || name_ends_with(name, ".jsonl.gz") || name_ends_with(name, ".jsonl.zst") ||
+           name_ends_with(name, ".csv");
 }
 
 char *rows_folder(const char *path) {
@@ -81,8 +76,8 @@ status rows_open(rows *out, const char *path, const char *const *names, error *e
     *out = (rows){0};
     status s = r.list ? choose(path, names, &r.path, e) : fail(e, ERR_NOMEM, "memory is out");
     if (s == OK)
-        s = ends_with(r.path, ".csv") ? read_csv(&r, e)
-                                      : json_rows_read(r.path, &(json_rows){.row = add_object, .arg = r.list}, e);
+        s = name_ends_with(r.path, ".csv") ? read_csv(&r, e)
+                                           : json_rows_read(r.path, &(json_rows){.row = add_object, .arg = r.list}, e);
     if (s == OK && !rows_count(&r)) s = fail(e, ERR_FORMAT, "%s: no rows", r.path);
     if (s == OK) *out = r;
     else rows_close(&r);

@@ -3,17 +3,13 @@
 #include <math.h>
 #include <string.h>
 #include "base/rng.h"
-
-static bool ends_with(const char *name, const char *end) {
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
+#include "base/str.h"
 
 /* The name whose numbers a weight has: its own, but for the copies in MTP layers. */
 static const char *source(const weight_item *w) {
     if (w->owner != OWNER_MTP) return w->name;
-    if (ends_with(w->name, ".embed_tokens.weight")) return "model.embed_tokens.weight";
-    if (ends_with(w->name, ".shared_head.head.weight")) return "lm_head.weight";
+    if (name_ends_with(w->name, ".embed_tokens.weight")) return "model.embed_tokens.weight";
+    if (name_ends_with(w->name, ".shared_head.head.weight")) return "lm_head.weight";
     return w->name;
 }
 
@@ -26,9 +22,9 @@ static uint64_t hash(const char *name) { /* FNV-1a: the tensor's stream of rando
 double init_deviation(const model_config *c, const weight_item *w) {
     if (!c->init_fan_in) return c->initializer_range;
     const char *name = source(w);
-    if (ends_with(name, "embed_tokens.weight")) return 0.7;
+    if (name_ends_with(name, "embed_tokens.weight")) return 0.7;
     if (strcmp(name, "lm_head.weight") == 0) return 0.02;
-    bool branch_end = ends_with(name, ".o_proj.weight") || ends_with(name, ".down_proj.weight");
+    bool branch_end = name_ends_with(name, ".o_proj.weight") || name_ends_with(name, ".down_proj.weight");
     return (branch_end ? 0.3 : 1) / sqrt((double)w->dim[1]);
 }
 

@@ -45,15 +45,11 @@ static status out_of_memory(error *e) {
     return fail(e, ERR_NOMEM, "memory is out");
 }
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* Length of the module's name: the weight's without ".weight". 0: not the matrix of a linear layer. */
 static size_t module_length(const param *x) {
     static const char end[] = ".weight";
-    if (x->ndim != 2 || x->buffer || !ends_with(x->name, end) || ends_with(x->name, "embed_tokens.weight")) return 0;
+    if (x->ndim != 2 || x->buffer || !name_ends_with(x->name, end) || name_ends_with(x->name, "embed_tokens.weight"))
+        return 0;
     return strlen(x->name) - strlen(end);
 }
 
@@ -123,7 +119,7 @@ static const param *find_uneven(const params *p, const bool *chosen) {
         if (x->expert < 0) continue;
         if (x->layer != layer) seen[0] = seen[1] = -1;
         layer = x->layer;
-        int *of = &seen[ends_with(x->name, "down_proj.weight")];
+        int *of = &seen[name_ends_with(x->name, "down_proj.weight")];
         if (*of >= 0 && *of != chosen[i]) return x;
         *of = chosen[i];
     }
@@ -342,7 +338,7 @@ static bool named_as_parameter(const lora *l, const param *a) {
                                        ".down_proj.lora_A.weight"};
     if (!l->has_experts || a->expert >= 0) return false;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(a->name, ends[i])) return true;
+        if (name_ends_with(a->name, ends[i])) return true;
     return false;
 }
 
