@@ -59,7 +59,7 @@ static status check_data(const char *task, const eval_options *o, error *e) {
     if ((o->prompt_member || o->answer_member) && strncmp(task, "jsonl", 5) != 0)
         return fail(e, ERR_ARG, "%s knows the members of its rows: --prompt-member and --answer-member are for jsonl",
                     task);
-    if (o->chat && !o->format) return fail(e, ERR_ARG, "this checkpoint has no chat template");
+    if (o->chat && !o->format) return fail(e, ERR_ARG, "this checkpoint has no chat template: leave out --chat");
     if (!(o->top_p >= 0 && o->top_p <= 1)) return fail(e, ERR_ARG, "top-p should be from 0 to 1");
     if (o->max_tokens < 0 || o->context < 0 || o->sequences < 0 || o->shots < -1)
         return fail(e, ERR_ARG, "numbers of tokens, sequences and shots should not be negative");

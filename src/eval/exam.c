@@ -73,8 +73,9 @@ static status sort_questions(exam *x, error *e) {
     }
     x->total = x->done + x->n_open * x->way.samples;
     if (x->too_long < x->q->n) return OK;
-    return fail(e, ERR_ARG, "all %lld prompts are longer than the context of %lld tokens", (long long)x->q->n,
-                (long long)x->capacity);
+    return fail(e, ERR_ARG,
+                "all %lld prompts are longer than the context of %lld tokens: take a longer --context or fewer --shots",
+                (long long)x->q->n, (long long)x->capacity);
 }
 
 status exam_open(exam *x, engine *g, const questions *q, const exam_way *way, const char *task, error *e) {

@@ -2,7 +2,7 @@
  *
  *   jsonl          the answer in the text (boxed, tagged, "the answer is", or the last number) means the same
  *   jsonl:exact    what the model wrote, behind its thinking and without white space around it, is the same text
- *   jsonl:letter   the letter of a multiple choice                                                                   */
+ *   jsonl:letter   the letter of a multiple choice */
 #include <string.h>
 #include "eval/judge.h"
 #include "eval/loading.h"

@@ -46,8 +46,9 @@ static status encode_choice(const likelihood *l, const question *q, int letter, 
     if (s == OK) s = tokenizer_encode(l->x.q->t, text.p, text.n, TOK_ADD_SPECIAL, &ids, &n, e);
     const int64_t more = (int64_t)n - q->n;
     if (s == OK && (more < 1 || more > ROOM || memcmp(ids, q->ids, (size_t)q->n * sizeof *ids) != 0))
-        s = fail(e, ERR_UNSUPPORTED, "this tokenizer joins the end of the prompt with the answer \"%s%c%s\"",
-                 l->r->before, 'A' + letter, l->r->behind);
+        s = fail(e, ERR_UNSUPPORTED,
+                 "this tokenizer joins the end of the prompt with the answer \"%s%c%s\": use --chat", l->r->before,
+                 'A' + letter, l->r->behind);
     if (s == OK) {
         c->n = more;
         memcpy(c->ids, ids + q->n, (size_t)more * sizeof *ids);

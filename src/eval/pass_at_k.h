@@ -2,7 +2,7 @@
  *
  *   pass@k   the chance that one of k samples at least is right, estimated without bias from n samples of which c are
  *            (Chen et al. 2021, eq. 1):  1 - C(n-c, k) / C(n, k) = 1 - prod over i = n-c+1 .. n of (1 - k/i)
- *   cons@k   the share of votes of k samples that the right answer wins (DeepSeek-R1, 2.1: cons@64)                  */
+ *   cons@k   whether the answer that most of k samples gave is right (DeepSeek-R1, 2.1: cons@64) */
 #ifndef HADAL_EVAL_PASS_AT_K_H
 #define HADAL_EVAL_PASS_AT_K_H
 

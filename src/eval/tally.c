@@ -5,17 +5,17 @@
 #include <string.h>
 #include "eval/pass_at_k.h"
 
-enum { MOST_RULES = 2, MOST_K = 40 };
+enum { MOST_K = 40 }; /* of sample_counts */
 
 struct tally {
     int64_t n, answers, tokens, finished, written; /* written: by the model, with tokens */
     int samples, n_rules, n_k, k[MOST_K];
-    const char *names[MOST_RULES]; /* NULL: no name */
+    const char *names[TALLY_RULES]; /* NULL: no name */
     bool (*same)(const char *a, const char *b);
-    int64_t unsure[MOST_RULES];
-    int *right[MOST_RULES];    /* [n] answers that are */
-    double *votes[MOST_RULES]; /* [n][n_k] */
-    int *camp;                 /* [samples] */
+    int64_t unsure[TALLY_RULES];
+    int *right[TALLY_RULES];    /* [n] answers that are */
+    double *votes[TALLY_RULES]; /* [n][n_k] */
+    int *camp;                  /* [samples] */
 };
 
 static status no_memory(error *e) {
@@ -28,7 +28,7 @@ status tally_open(tally **out, int64_t n, int samples, const char *const *rules,
     *out = NULL;
     if (!t) return no_memory(e);
     *t = (tally){.n = n, .samples = samples, .n_rules = rules ? 0 : 1, .same = same};
-    for (int i = 0; rules && rules[i] && i < MOST_RULES; i++) t->names[t->n_rules++] = rules[i];
+    for (int i = 0; rules && rules[i] && i < TALLY_RULES; i++) t->names[t->n_rules++] = rules[i];
     t->n_k = sample_counts(samples, t->k);
     t->camp = malloc((size_t)samples * sizeof *t->camp);
     bool bad = !t->camp;
@@ -44,7 +44,7 @@ status tally_open(tally **out, int64_t n, int samples, const char *const *rules,
 
 void tally_close(tally *t) {
     if (!t) return;
-    for (int r = 0; r < MOST_RULES; r++) {
+    for (int r = 0; r < TALLY_RULES; r++) {
         free(t->right[r]);
         free(t->votes[r]);
     }

@@ -14,6 +14,8 @@
 
 typedef struct tally tally;
 
+enum { TALLY_RULES = 2 }; /* at most */
+
 /* prompts, each with `samples` answers. rules: names, ends with NULL; NULL: one rule without a name. same: whether two
  * extracted answers mean the same; NULL: there are no votes. */
 status tally_open(tally **out, int64_t prompts, int samples, const char *const *rules,

@@ -118,8 +118,7 @@ static void prompts(fixture *f, int i, const char *prompt, const char *right) {
     json_decref(j);
 }
 
-/* --- gsm8k ---------------------------------------------------------------------------------------------------------
- */
+/* --- gsm8k -------------------------------------------------------------------------------------------------------- */
 
 static void gsm8k_rules(void **state) {
     (void)state;
@@ -214,8 +213,7 @@ static void gsm8k(void **state) {
     free(test);
 }
 
-/* --- math ----------------------------------------------------------------------------------------------------------
- */
+/* --- math --------------------------------------------------------------------------------------------------------- */
 
 static void math(void **state) {
     fixture *f = *state;
@@ -270,8 +268,7 @@ static void math(void **state) {
     free(folder);
 }
 
-/* --- multiple choice -----------------------------------------------------------------------------------------------
- */
+/* --- multiple choice ---------------------------------------------------------------------------------------------- */
 
 static void mmlu_files(const fixture *f) {
     free(file(f, "mmlu/dev/high_school_physics_dev.csv",
@@ -483,8 +480,7 @@ static void gpqa_columns(void **state) {
     }
 }
 
-/* --- humaneval -----------------------------------------------------------------------------------------------------
- */
+/* --- humaneval ---------------------------------------------------------------------------------------------------- */
 
 /* What the model writes goes into a comment, or into a string that nobody closes. */
 static void humaneval(void **state) {
@@ -527,8 +523,7 @@ static void humaneval(void **state) {
     free(data);
 }
 
-/* --- jsonl ---------------------------------------------------------------------------------------------------------
- */
+/* --- jsonl -------------------------------------------------------------------------------------------------------- */
 
 /* What the model writes to a prompt is asked first, and is then the right answer of two prompts of three. */
 static void jsonl(void **state) {
@@ -582,8 +577,7 @@ static void jsonl(void **state) {
     free(data);
 }
 
-/* --- any of them ---------------------------------------------------------------------------------------------------
- */
+/* --- any of them -------------------------------------------------------------------------------------------------- */
 
 static char *many(const fixture *f, int n) {
     str text = {0};
