@@ -32,7 +32,7 @@ const char *behind_reasoning(const char *text) {
     return thought ? thought + strlen(mark) : text;
 }
 
-/* --- places ------------------------------------------------------------------------------------------------------ */
+/* --- places ------------------------------------------------------------------------------------------------------- */
 
 /* Behind \boxed or \fbox at p and blanks: the brace; NULL: none. */
 static const char *box_brace(const char *p) {
@@ -161,7 +161,7 @@ static bool find_sentence(const char *text, str *out) {
     return to > from && give(out, from, (size_t)(to - from));
 }
 
-/* --- multiple choice --------------------------------------------------------------------------------------------- */
+/* --- multiple choice ---------------------------------------------------------------------------------------------- */
 
 static bool choice(char c) {
     return c >= 'A' && c <= 'J';
@@ -243,7 +243,7 @@ bool answer_gold(const char *text, str *out) {
     return answer_find(text, ANSWER_HASHES, out) || answer_find(text, ANSWER_TEXT, out);
 }
 
-/* --- GSM8K ------------------------------------------------------------------------------------------------------- */
+/* --- GSM8K -------------------------------------------------------------------------------------------------------- */
 
 enum { GSM8K_CHARACTERS = 300 };
 

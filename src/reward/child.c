@@ -24,7 +24,7 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/file.h"
-#include "reward/filter.h"
+#include "reward/call_filter.h"
 
 enum {
     STACK = 64 << 10,      /* of the child until it is another program */
@@ -49,7 +49,7 @@ typedef struct job {
     int code;
 } job;
 
-/* --- in the child ------------------------------------------------------------------------------------------------ */
+/* --- in the child ------------------------------------------------------------------------------------------------- */
 
 static bool refused(job *j, const char *what) {
     j->code = errno;
@@ -241,7 +241,7 @@ static void prepare(job *j, const child_plan *plan, bool namespaces) {
     j->program.len = filter_build(j->filter, l->network, !namespaces, getpid());
 }
 
-/* --- start and end ----------------------------------------------------------------------------------------------- */
+/* --- start and end ------------------------------------------------------------------------------------------------ */
 
 static bool start(child *c, job *j, void *stack) {
     const int spaces = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWIPC | (j->plan->limits->network ? 0 : CLONE_NEWNET) |

@@ -1,4 +1,4 @@
-/* A program started with most of what a process may do taken away: what sandbox.c and sandbox_line.c stand on.
+/* A program started with most of what a process may do taken away: what sandbox.c and line_program.c stand on.
  *
  * Two ways. Where the kernel gives namespaces to whoever asks, the program is process 1 of a process namespace of its
  * own: it sees and signals no other process, all its descendants die with it, and it has no network device (as process

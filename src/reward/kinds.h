@@ -27,18 +27,19 @@ typedef struct reward_kind {
     status (*score)(void *state, const reward_input *in, int64_t n, int64_t group, double *score, error *e);
 } reward_kind;
 
-/* math.c */
+/* accuracy.c */
 extern const reward_kind reward_accuracy, reward_gsm8k, reward_choice;
 /* form.c */
 extern const reward_kind reward_format, reward_code_format, reward_tag_count, reward_reasoning_steps, reward_finished;
 /* length.c */
 extern const reward_kind reward_length, reward_cosine, reward_soft_overlong, reward_repetition;
-/* language.c: share of a language; countdown.c, tiny.c: tasks whose answers a rule checks */
+/* language.c: share of a language; countdown.c, tiny_r1.c: tasks whose answers a rule checks */
 extern const reward_kind reward_language, reward_countdown, reward_tiny_r1;
 /* program.c: an outside program over a pipe; code.c: runs code against tests */
 extern const reward_kind reward_program, reward_code;
 
-/* --- is the answer right? (math.c) -------------------------------------------------------------------------------- */
+/* --- is the answer right? (accuracy.c)
+ * -------------------------------------------------------------------------------- */
 
 /* Members of the functions that ask. */
 #define RIGHT_MEMBERS "from|exact"

@@ -10,7 +10,7 @@
 #include <string.h>
 #include "reward/command.h"
 #include "reward/kinds.h"
-#include "reward/sandbox.h"
+#include "reward/line_program.h"
 
 enum { LONGEST_ANSWER = 1 << 20, ENOUGH = 8 /* failures in a row until the rest of a call is given up */ };
 
@@ -73,7 +73,7 @@ static status ask(outside *x, const reward_input *in, int64_t n, double *score, 
     status s = lines && answers ? OK : fail(e, ERR_NOMEM, "memory is out");
     for (int64_t i = 0; i < n && s == OK; i++)
         if (!(lines[i] = question(&in[i]))) s = fail(e, ERR_NOMEM, "memory is out");
-    if (s == OK) s = line_program_ask_all(x->program, (const char *const *)lines, n, answers, &answered, why, e);
+    if (s == OK) s = line_program_ask(x->program, (const char *const *)lines, n, answers, &answered, why, e);
     while (s == OK && *done < answered && read_score(&answers[*done], &score[*done])) ++*done;
     if (s == OK && *done < answered) {
         snprintf(why, LINE_PROGRAM_WHY, "its answer is not a number, {\"score\": number} or null: %.60s",

@@ -127,7 +127,7 @@ static status open_entry(reward_set *s, const json_t *o, error *e) {
     TRY(check_members(x->kind, o, e));
     TRY(json_get_string(o, "as", x->kind->name, &x->context.name, e));
     TRY(json_get_real(o, "weight", 1, &x->weight, e));
-    if (!*x->context.name) return fail(e, ERR_FORMAT, "\"as\" is empty");
+    if (!*x->context.name) return fail(e, ERR_FORMAT, "\"as\" is empty: give a name, or leave it out");
     for (int i = 0; i < s->n; i++)
         if (strcmp(s->entry[i].context.name, x->context.name) == 0)
             return fail(e, ERR_FORMAT, "a second \"%.60s\": give it another name with \"as\"", x->context.name);

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include "no_namespaces.h"
 #include "reward/kinds.h"
-#include "reward/sandbox.h"
+#include "reward/line_program.h"
 #include <cmocka.h>
 
 static const sandbox_limits usual = {.seconds = 60, .output = 1 << 20};
@@ -28,24 +28,26 @@ static line_program *opened(const char *script, const sandbox_limits *l) {
     return p;
 }
 
+/* One line; whether it was answered. */
+static bool ask(line_program *p, const char *line, str *answer, char *why) {
+    int64_t answered = -1;
+    error e;
+    if (line_program_ask(p, &line, 1, answer, &answered, why, &e) != OK) fail_msg("%s", e.text);
+    return answered == 1;
+}
+
 static void answers(line_program *p, const char *line, const char *wanted) {
     str answer = {0};
-    bool ok;
-    char why[160] = "";
-    error e;
-    assert_int_equal(line_program_ask(p, line, &answer, &ok, why, &e), OK);
-    if (!ok) fail_msg("%.50s: %s", line, why);
+    char why[LINE_PROGRAM_WHY] = "";
+    if (!ask(p, line, &answer, why)) fail_msg("%.50s: %s", line, why);
     assert_string_equal(answer.p, wanted);
     str_free(&answer);
 }
 
 static void fails(line_program *p, const char *line, const char *wanted) {
     str answer = {0};
-    bool ok = true;
-    char why[160] = "";
-    error e;
-    assert_int_equal(line_program_ask(p, line, &answer, &ok, why, &e), OK);
-    assert_false(ok);
+    char why[LINE_PROGRAM_WHY] = "";
+    assert_false(ask(p, line, &answer, why));
     if (!strstr(why, wanted)) fail_msg("\"%s\" is not in \"%s\"", wanted, why);
     str_free(&answer);
 }
@@ -118,12 +120,9 @@ static void long_lines(void **state) {
     sandbox_limits l = {.seconds = 60, .output = 4 << 20};
     line_program *p = opened("exec sed -u s/^y/x/", &l);
     str answer = {0};
-    char why[160];
-    bool ok;
-    error e;
+    char why[LINE_PROGRAM_WHY];
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(line_program_ask(p, line, &answer, &ok, why, &e), OK);
-        assert_true(ok);
+        assert_true(ask(p, line, &answer, why));
         assert_int_equal(answer.n, n);
         assert_int_equal(answer.p[0], 'x');
         assert_int_equal(strspn(answer.p + 1, "y"), n - 1);

@@ -35,7 +35,7 @@ static void what_is_no_list_is_refused(void **state) {
     refuses("[{\"name\":\"format\",\"form\":\"x\"}]", /* only the beginning of a member's name */
             "rewards[0]: format has no member \"form\"; it has name, weight, needs, as, pattern, finished");
     refuses("[{\"name\":\"format\",\"weight\":\"1\"}]", "rewards[0]: \"weight\" should be a number");
-    refuses("[{\"name\":\"format\",\"as\":\"\"}]", "rewards[0]: \"as\" is empty");
+    refuses("[{\"name\":\"format\",\"as\":\"\"}]", "rewards[0]: \"as\" is empty: give a name, or leave it out");
     refuses("[{\"name\":\"format\"},{\"name\":\"format\"}]",
             "rewards[1]: a second \"format\": give it another name with \"as\"");
     str many = {0};

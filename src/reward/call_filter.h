@@ -1,6 +1,6 @@
 /* The filter of system calls for programs that nobody knows (seccomp with classic BPF; man 2 seccomp). */
-#ifndef HADAL_REWARD_FILTER_H
-#define HADAL_REWARD_FILTER_H
+#ifndef HADAL_REWARD_CALL_FILTER_H
+#define HADAL_REWARD_CALL_FILTER_H
 
 #include <linux/filter.h>
 #include <stdbool.h>

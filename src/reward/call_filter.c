@@ -1,4 +1,4 @@
-#include "reward/filter.h"
+#include "reward/call_filter.h"
 
 #include <errno.h>
 #include <linux/audit.h>

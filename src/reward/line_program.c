@@ -1,4 +1,6 @@
 #define _GNU_SOURCE
+#include "reward/line_program.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -185,8 +187,8 @@ static bool turn(line_program *p, talk *t, char *why) {
     return false;
 }
 
-status line_program_ask_all(line_program *p, const char *const *lines, int64_t n, str *answers, int64_t *answered,
-                            char *why, error *e) {
+status line_program_ask(line_program *p, const char *const *lines, int64_t n, str *answers, int64_t *answered,
+                        char *why, error *e) {
     str all = {0};
     *answered = 0;
     if (p->child.pid) {
@@ -208,12 +210,5 @@ status line_program_ask_all(line_program *p, const char *const *lines, int64_t n
     if (s == OK) s = str_check(&p->held, e);
     *answered = t.answered;
     str_free(&all);
-    return s;
-}
-
-status line_program_ask(line_program *p, const char *line, str *answer, bool *ok, char *why, error *e) {
-    int64_t answered;
-    status s = line_program_ask_all(p, &line, 1, answer, &answered, why, e);
-    *ok = s == OK && answered == 1;
     return s;
 }
