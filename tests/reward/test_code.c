@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/file.h"
+#include "heard.h"
 #include "reward/code.h"
 #include "reward/kinds.h"
 #include <cmocka.h>
@@ -147,17 +148,6 @@ static void all_of_humaneval(void **state) {
 }
 
 /* --- the reward -------------------------------------------------------------------------------------------------- */
-
-typedef struct heard {
-    int notes;
-    char last[512];
-} heard;
-
-static void hear(void *arg, const char *line) {
-    heard *h = arg;
-    h->notes++;
-    snprintf(h->last, sizeof h->last, "%s", line);
-}
 
 static status try_open(void **x, const char *members, const reward_context *c, error *e) {
     json_t *o = json_loads(members, 0, NULL);

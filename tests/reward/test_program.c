@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "heard.h"
 #include "no_namespaces.h"
 #include "reward/kinds.h"
 #include "reward/line_program.h"
@@ -165,17 +166,6 @@ static void no_such_program(void **state) {
 }
 
 /* --- the reward -------------------------------------------------------------------------------------------------- */
-
-typedef struct heard {
-    int notes;
-    char last[512];
-} heard;
-
-static void hear(void *arg, const char *line) {
-    heard *h = arg;
-    h->notes++;
-    snprintf(h->last, sizeof h->last, "%s", line);
-}
 
 static void *reward_of(const char *members, reward_context *c) {
     void *x = NULL;
