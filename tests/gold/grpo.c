@@ -241,7 +241,8 @@ static status learned(kase *k, const variant *v) {
     batch_source source;
     step_metrics m;
     policy *p = NULL;
-    TRY(policy_open(&p, &v->o, 1, MICRO, &k->e));
+    /* bnpo averages over a micro-batch, and the reference had one */
+    TRY(policy_open(&p, &v->o, 1, v->o.kind == POLICY_BNPO ? k->n : MICRO, &k->e));
     policy_fit(p, &k->t);
     for (int64_t i = 0; i < k->n; i++) k->item[i].advantage = k->advantage[i];
     status s = policy_source(p, k->item, k->n, (double)k->first[k->n], (double)k->n, &numbers, &source, &k->e);
