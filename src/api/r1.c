@@ -167,7 +167,7 @@ static status check_rewards(const train_config *c, error *e) {
     reward_set *set;
     if (!c->rollout.rewards) return fail(e, ERR_FORMAT, "rollout.rewards is missing: docs/rewards.md");
     TRY(json_parse(&list, c->rollout.rewards, strlen(c->rollout.rewards), "rollout.rewards", e));
-    status s = reward_set_open(&set, list, NULL, NULL, NULL, e);
+    status s = reward_set_open(&set, list, NULL, NULL, e);
     if (s == OK) reward_set_close(set);
     json_decref(list);
     return s;

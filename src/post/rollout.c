@@ -69,7 +69,7 @@ status roller_open(roller *r, const train_config *c, engine *g, const tokenizer 
     const char *text = c->rollout.rewards ? c->rollout.rewards : "[]";
     TRY(json_parse(&list, text, strlen(text), "rollout.rewards", e));
     status s = OK;
-    if (json_array_size(list)) s = reward_set_open(&r->rewards, list, NULL, note, arg, e);
+    if (json_array_size(list)) s = reward_set_open(&r->rewards, list, note, arg, e);
     else if (required)
         s = fail(e, ERR_ARG, "rollout.rewards is missing: what is a completion worth? (docs/rewards.md)");
     json_decref(list);

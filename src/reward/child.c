@@ -184,12 +184,10 @@ static status find_in_path(char **path, const char *name, error *e) {
     return fail(e, ERR_IO, "%.200s: there is no such program in PATH: install it, or give its path", name);
 }
 
-status child_find(char **path, const char *name, const char *folder, error *e) {
+status child_find(char **path, const char *name, error *e) {
     *path = NULL;
     if (!strchr(name, '/')) return find_in_path(path, name, e);
-    char *joined = folder && name[0] != '/' ? path_join(folder, name) : strdup(name);
-    if (joined) *path = absolute(joined);
-    free(joined);
+    *path = absolute(name);
     if (!*path) return fail(e, ERR_NOMEM, "memory is out");
     if (is_program(*path)) return OK;
     status s =

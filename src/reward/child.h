@@ -32,9 +32,9 @@ typedef struct child {
     bool namespaces;
 } child;
 
-/* The program's path: a name without a slash is looked up in PATH, another one from the folder (NULL: from here). The
+/* The program's path: a name without a slash is looked up in PATH, another one from here. The
  * caller frees it. ERR_IO: there is none. */
-status child_find(char **path, const char *name, const char *folder, error *e);
+status child_find(char **path, const char *name, error *e);
 
 status child_start(child *c, const child_plan *plan, error *e);
 bool child_is_over(const child *c); /* it is still there to be ended */

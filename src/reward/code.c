@@ -336,7 +336,7 @@ static status open_code(void **state, const json_t *o, const reward_context *c, 
     if (s == OK) s = json_get_bool(o, "binary", false, &r->binary, e);
     if (s == OK) s = command_read(&r->command, o, python, e);
     if (s == OK && strchr(r->command.argv[0], '/')) {
-        s = child_find(&r->interpreter, r->command.argv[0], c->folder, e);
+        s = child_find(&r->interpreter, r->command.argv[0], e);
         r->command.argv[0] = r->interpreter;
     }
     if (s == OK) s = try_command(r, is_default, e);

@@ -6,8 +6,7 @@
 #include "reward/reward.h"
 
 typedef struct reward_context { /* what a function is opened with; stays valid until it is closed */
-    const char *name;   /* of the reward in the list (`as`, or the function's): stands before errors and notes */
-    const char *folder; /* where relative paths are looked for; NULL: the current one */
+    const char *name; /* of the reward in the list (`as`, or the function's): stands before errors and notes */
     void (*note)(void *arg, const char *line); /* see reward_set_open; call it through reward_note */
     void *arg;
 } reward_context;

@@ -17,7 +17,7 @@
 extern char **environ;
 
 struct line_program {
-    char *path, **argv, *folder;
+    char *path, **argv;
     sandbox_limits limits;
     child child;      /* pid 0: it does not run */
     int in, out, err; /* our ends; -1: not open */
@@ -33,7 +33,6 @@ static status start(line_program *p, error *e) {
     child_plan plan = {.path = p->path,
                        .argv = p->argv,
                        .envp = environ,
-                       .folder = p->folder,
                        .in = in[0],
                        .out = out[1],
                        .err = err[1],
@@ -60,23 +59,22 @@ void line_program_stop(line_program *p) {
     child_close(&p->err);
 }
 
-static status copy_arguments(line_program *p, const char *const *argv, const char *folder, error *e) {
+static status copy_arguments(line_program *p, const char *const *argv, error *e) {
     size_t n = 0;
     while (argv[n]) n++;
     p->argv = calloc(n + 1, sizeof *p->argv);
-    bool all = p->argv && (!folder || (p->folder = strdup(folder)));
+    bool all = p->argv;
     for (size_t i = 0; all && i < n; i++) all = (p->argv[i] = strdup(argv[i]));
     return all ? OK : fail(e, ERR_NOMEM, "memory is out");
 }
 
-status line_program_open(line_program **out, const char *const *argv, const char *folder, const sandbox_limits *limits,
-                         error *e) {
+status line_program_open(line_program **out, const char *const *argv, const sandbox_limits *limits, error *e) {
     *out = NULL;
     line_program *p = calloc(1, sizeof *p);
     if (!p) return fail(e, ERR_NOMEM, "memory is out");
     *p = (line_program){.limits = *limits, .in = -1, .out = -1, .err = -1};
-    status s = copy_arguments(p, argv, folder, e);
-    if (s == OK) s = child_find(&p->path, argv[0], folder, e);
+    status s = copy_arguments(p, argv, e);
+    if (s == OK) s = child_find(&p->path, argv[0], e);
     if (s == OK) s = start(p, e);
     if (s == OK) *out = p;
     else line_program_close(p);
@@ -89,7 +87,6 @@ void line_program_close(line_program *p) {
     for (size_t i = 0; p->argv && p->argv[i]; i++) free(p->argv[i]);
     free(p->argv);
     free(p->path);
-    free(p->folder);
     str_free(&p->held);
     str_free(&p->errors);
     free(p);

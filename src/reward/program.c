@@ -35,8 +35,7 @@ static status open_program(void **state, const json_t *o, const reward_context *
     TRY(json_get_bool(o, "batch", false, &batch, e));
     TRY(command_read(&words, o, NULL, e));
     outside *x = calloc(1, sizeof *x);
-    status s =
-        x ? line_program_open(&x->program, words.argv, c->folder, &limits, e) : fail(e, ERR_NOMEM, "memory is out");
+    status s = x ? line_program_open(&x->program, words.argv, &limits, e) : fail(e, ERR_NOMEM, "memory is out");
     command_free(&words);
     if (s != OK) return free(x), s;
     x->context = c;
@@ -117,9 +116,9 @@ const reward_kind reward_program = {
     .name = "program",
     .help =
         "the score that an outside program answers: one JSON document a line each way (docs/rewards.md). "
-        "command: a list of words or one text, started where the run file is; seconds: for an answer (10); memory: "
-        "bytes "
-        "(no limit); network: false; batch: true sends all completions of a step at once. A program that fails costs "
+        "command: a list of words or one text, paths are from the current folder; seconds: for an answer (10); memory: "
+        "bytes (no limit); network: false; batch: true sends all completions of a step at once. A program that fails "
+        "costs "
         "the completion's score, not the run",
     .members = "command|seconds|memory|network|batch",
     .open = open_program,

@@ -30,8 +30,7 @@ typedef struct entry {
 
 struct reward_set {
     json_t *list; /* holds the names */
-    char *folder;
-    int n; /* opened entries */
+    int n;        /* opened entries */
     entry entry[];
 };
 
@@ -155,11 +154,9 @@ static status check_ring(const reward_set *s, int i, error *e) {
     return OK;
 }
 
-static status read_list(reward_set *s, int n, const char *folder, void (*note)(void *, const char *), void *arg,
-                        error *e) {
-    if (folder && !(s->folder = strdup(folder))) return out_of_memory(e);
+static status read_list(reward_set *s, int n, void (*note)(void *, const char *), void *arg, error *e) {
     for (int i = 0; i < n; i++) {
-        s->entry[i].context = (reward_context){.folder = s->folder, .note = note, .arg = arg};
+        s->entry[i].context = (reward_context){.note = note, .arg = arg};
         if (open_entry(s, json_array_get(s->list, (size_t)i), e) != OK) return wrap(e, "rewards[%d]", i);
     }
     for (int i = 0; i < n; i++)
@@ -169,8 +166,8 @@ static status read_list(reward_set *s, int n, const char *folder, void (*note)(v
     return OK;
 }
 
-status reward_set_open(reward_set **out, const json_t *list, const char *folder,
-                       void (*note)(void *arg, const char *line), void *arg, error *e) {
+status reward_set_open(reward_set **out, const json_t *list, void (*note)(void *arg, const char *line), void *arg,
+                       error *e) {
     *out = NULL;
     size_t n = json_array_size(list);
     if (!json_is_array(list) || !n) return fail(e, ERR_FORMAT, "rewards: should be a list such as [{name: accuracy}]");
@@ -178,7 +175,7 @@ status reward_set_open(reward_set **out, const json_t *list, const char *folder,
     reward_set *s = calloc(1, sizeof *s + n * sizeof *s->entry);
     if (!s) return out_of_memory(e);
     s->list = json_deep_copy(list);
-    status st = s->list ? read_list(s, (int)n, folder, note, arg, e) : out_of_memory(e);
+    status st = s->list ? read_list(s, (int)n, note, arg, e) : out_of_memory(e);
     if (st == OK) *out = s;
     else reward_set_close(s);
     return st;
@@ -189,7 +186,6 @@ void reward_set_close(reward_set *s) {
     for (int i = 0; i < s->n; i++)
         if (s->entry[i].kind->close) s->entry[i].kind->close(s->entry[i].state);
     json_decref(s->list);
-    free(s->folder);
     free(s);
 }
 

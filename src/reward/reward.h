@@ -26,11 +26,10 @@ typedef struct reward_input { /* one completion; texts are borrowed */
 
 typedef struct reward_set reward_set;
 
-/* list: JSON array as above. An unknown name, member or a bad value is ERR_FORMAT that says which. folder: where
- * relative paths of programs are looked for, NULL: the current one. note (may be NULL) gets one sentence when an
- * outside program fails. */
-status reward_set_open(reward_set **out, const json_t *list, const char *folder,
-                       void (*note)(void *arg, const char *line), void *arg, error *e);
+/* list: JSON array as above. An unknown name, member or a bad value is ERR_FORMAT that says which. note (may be NULL)
+ * gets one sentence when an outside program fails. */
+status reward_set_open(reward_set **out, const json_t *list, void (*note)(void *arg, const char *line), void *arg,
+                       error *e);
 void reward_set_close(reward_set *s); /* accepts NULL */
 
 int reward_count(const reward_set *s);               /* NULL: none */

@@ -122,7 +122,7 @@ static status open_pipe(int fd[2], error *e) {
 
 static status start(run *r, const char *const *argv, const sandbox_limits *l, error *e) {
     char *path;
-    TRY(child_find(&path, argv[0], NULL, e));
+    TRY(child_find(&path, argv[0], e));
     child_plan plan = {.path = path,
                        .argv = (char *const *)argv,
                        .envp = r->environment,

@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     memcpy(text, p, n);
     if (json_parse(&rewards, list, sizeof list - 1, "list", &e) != OK) abort();
     row = json_pack("{s:i, s:[i, i], s:s}", "target", 7, "numbers", 3, 4, "prompt", "c7+8-3+5-9");
-    if (!row || reward_set_open(&s, rewards, NULL, NULL, NULL, &e) != OK || reward_count(s) != COUNT) abort();
+    if (!row || reward_set_open(&s, rewards, NULL, NULL, &e) != OK || reward_count(s) != COUNT) abort();
     reward_input in[2] = {{.prompt = "", .completion = text, .answer = text + strlen(text) + 1, .row = row},
                           {.prompt = text, .completion = text + strlen(text) + 1, .answer = "7", .row = row}};
     if (strlen(text) == n) in[0].answer = NULL, in[1].completion = "";

@@ -25,7 +25,7 @@ static inline reward_set *open_rewards(const char *list, int *notes) {
     json_t *v = read_json(list);
     reward_set *s;
     error e;
-    if (reward_set_open(&s, v, NULL, notes ? count_note : NULL, notes, &e) != OK) fail_msg("%s", e.text);
+    if (reward_set_open(&s, v, notes ? count_note : NULL, notes, &e) != OK) fail_msg("%s", e.text);
     json_decref(v);
     return s;
 }
@@ -59,7 +59,7 @@ static inline void refuses(const char *list, const char *sentence) {
     json_t *v = read_json(list);
     reward_set *s = (reward_set *)1;
     error e = {0};
-    assert_int_equal(reward_set_open(&s, v, NULL, NULL, NULL, &e), ERR_FORMAT);
+    assert_int_equal(reward_set_open(&s, v, NULL, NULL, &e), ERR_FORMAT);
     assert_null(s);
     assert_string_equal(e.text, sentence);
     json_decref(v);

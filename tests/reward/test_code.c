@@ -255,10 +255,10 @@ static void other_languages(void **state) {
 static void what_is_missing(void **state) {
     void *x = NULL;
     error e;
-    reward_context c = {.name = "code", .folder = "/tmp"};
+    reward_context c = {.name = "code"};
     assert_int_not_equal(try_open(&x, "{\"command\": \"hadal-no-such-python -c\"}", &c, &e), OK);
     assert_string_equal(e.text, "hadal-no-such-python: there is no such program in PATH: install it, or give its path");
-    assert_int_not_equal(try_open(&x, "{\"command\": [\"./hadal-none\"]}", &c, &e), OK);
+    assert_int_not_equal(try_open(&x, "{\"command\": [\"/tmp/./hadal-none\"]}", &c, &e), OK);
     assert_string_equal(e.text, "/tmp/./hadal-none: no such file");
     char *path = strdup(getenv("PATH"));
     setenv("PATH", "/no/such", 1);

@@ -24,8 +24,7 @@ static const sandbox_limits usual = {.seconds = 60, .output = 1 << 20};
 static line_program *opened(const char *script, const sandbox_limits *l) {
     line_program *p;
     error e;
-    if (line_program_open(&p, (const char *const[]){"sh", "-c", script, NULL}, NULL, l, &e) != OK)
-        fail_msg("%s", e.text);
+    if (line_program_open(&p, (const char *const[]){"sh", "-c", script, NULL}, l, &e) != OK) fail_msg("%s", e.text);
     return p;
 }
 
@@ -160,7 +159,7 @@ static void no_such_program(void **state) {
     (void)state;
     line_program *p = (line_program *)1;
     error e;
-    assert_int_equal(line_program_open(&p, (const char *const[]){"./score", NULL}, "/tmp/no-such", &usual, &e), ERR_IO);
+    assert_int_equal(line_program_open(&p, (const char *const[]){"/tmp/no-such/./score", NULL}, &usual, &e), ERR_IO);
     assert_string_equal(e.text, "/tmp/no-such/./score: no such file");
     assert_null(p);
 }
@@ -211,8 +210,10 @@ static void what_a_program_reads(void **state) {
     fprintf(f, "#!/bin/sh\nread -r l\nprintf %%s \"$l\" > %s/line\necho 0.25\n", folder);
     fclose(f);
     chmod(path, 0755);
-    reward_context c = {.name = "program", .folder = folder, .note = hear, .arg = &h};
-    void *x = reward_of("{\"command\": \"./score.sh with words\"}", &c);
+    reward_context c = {.name = "program", .note = hear, .arg = &h};
+    char members[128];
+    snprintf(members, sizeof members, "{\"command\": \"%s with words\"}", path);
+    void *x = reward_of(members, &c);
     json_t *row = json_pack("{s:i}", "n", 5);
     reward_input in = {
         .prompt = "2+2?\n", .completion = "\xc3\xa9\"4\"", .answer = "4", .row = row, .tokens = 3, .finished = true};
