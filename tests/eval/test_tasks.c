@@ -74,13 +74,13 @@ static json_t *evaluate(const fixture *f, const char *task, const char *data) {
     return report;
 }
 
-static void refuses(const fixture *f, const char *task, const char *data, status code, const char *part) {
+static void refuses(const fixture *f, const char *task, const char *data, status code, const char *says) {
     eval_options o = f->o;
     json_t *report;
     error e = {0};
     o.data = data;
     assert_int_equal(eval_run(f->g, f->t, task, &o, &report, &e), code);
-    if (!strstr(e.text, part) || strchr(e.text, '\n')) fail_msg("\"%s\" does not say \"%s\"", e.text, part);
+    if (!strstr(e.text, says) || strchr(e.text, '\n')) fail_msg("\"%s\" does not say \"%s\"", e.text, says);
     assert_null(report);
 }
 
