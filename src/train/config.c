@@ -361,7 +361,8 @@ static status check_required(const reader *r) {
     if (!c->data.train.n && c->training.steps)
         return bad_at(r, "data", "train", "is missing: which files are the training data?");
     if (!c->checkpoint.folder && !c->sample.output)
-        return bad_at(r, "checkpoint", "folder", "is missing: where shall checkpoints and metrics go? (sampling wants sample.output)");
+        return bad_at(r, "checkpoint", "folder",
+                      "is missing: where shall checkpoints and metrics go? (sampling wants sample.output)");
     return OK;
 }
 
