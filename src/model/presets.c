@@ -30,7 +30,7 @@ static const char tiny_config[] =
     "\"n_shared_experts\": 1, \"norm_topk_prob\": true, \"num_attention_heads\": 4, "
     "\"num_experts_per_tok\": 2, \"num_hidden_layers\": 3, \"num_key_value_heads\": 4, "
     "\"num_nextn_predict_layers\": 0, \"pad_token_id\": 0, \"q_lora_rank\": null, "
-    "\"qk_nope_head_dim\": 16, \"qk_rope_head_dim\": 32, \"rms_norm_eps\": 1e-06, \"rope_theta\": 30, "
+    "\"qk_nope_head_dim\": 16, \"qk_rope_head_dim\": 32, \"rms_norm_eps\": 1e-06, \"rope_theta\": 100, "
     "\"routed_scaling_factor\": 1.0, \"scoring_func\": \"sigmoid\", \"tie_word_embeddings\": false, "
     "\"topk_group\": 1, \"topk_method\": \"noaux_tc\", \"torch_dtype\": \"float32\", \"v_head_dim\": 32, "
     "\"vocab_size\": 64}";
