@@ -262,7 +262,7 @@ typedef struct hadal_data_options {
     hadal_progress *progress;
     void *progress_arg;
 } hadal_data_options;
-/* Writes made-up training data as JSON lines of {"prompt", "completion", ...}. kind: "tiny-r1" (docs/tiny_r1.md).
+/* Writes made-up training data as JSON lines of {"prompt", "completion", ...}. kind: "tiny-r1" (docs/tiny-r1.md).
  * json (may be NULL): what was written. */
 HADAL_API int hadal_data(const char *kind, const char *out, const hadal_data_options *o, char **json, hadal_error *e);
 

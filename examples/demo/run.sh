@@ -31,7 +31,7 @@ step 'GRPO: it answers each problem 8 times; a rule says what was right; it lear
 "$hadal" data tiny-r1 "$dir/problems.jsonl" --task all --documents 20000 --seed 5 --json > /dev/null
 "$hadal" data tiny-r1 "$dir/held-out.jsonl" --task all --documents 200 --seed 6 --held-out --json > /dev/null
 say "$hadal" grpo examples/tiny/grpo.yaml model.path=models/tiny-base data.train="$dir/problems.jsonl" \
-    data.validation="$dir/held-out.jsonl" training.validate_every=10 training.threads=0 checkpoint.folder="$dir/run"
+    data.validation="$dir/held-out.jsonl" training.validate_every=20 training.threads=0 checkpoint.folder="$dir/run"
 "$hadal" plot "$dir/run" --output "$dir/curves.svg"
 after=$(ls -d "$dir"/run/hf-*)
 

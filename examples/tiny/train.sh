@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes models/tiny-base and models/tiny from nothing, and distils the second into a dense student (docs/tiny_r1.md):
+# Makes models/tiny-base and models/tiny from nothing, and distils the second into a dense student (docs/tiny-r1.md):
 # pretraining in two phases, GRPO, rejection sampling, fine-tuning, evaluations. About five minutes on one processor.
 # usage: examples/tiny/train.sh build/hadal FOLDER [SEED]
 set -e

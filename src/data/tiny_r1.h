@@ -1,5 +1,5 @@
 /* Documents of tiny-r1: four kinds of small problems whose working can be written down step by step, in four styles of
- * writing. What a model learns from them, and what reinforcement learning then finds, docs/tiny_r1.md tells.
+ * writing. What a model learns from them, and what reinforcement learning then finds, docs/tiny-r1.md tells.
  *
  *   calc    c7+8-3+5-9   five digits, four signs, from left to right modulo 10; working 7+5-2+7-8: sign, value so far
  *   count   nz:zcazaz    how often the first letter stands among six drawn from three letters; working
