@@ -59,7 +59,7 @@ static void put_time(str *s, double seconds) {
 static void put_count(str *s, double n) {
     static const char *const units[] = {"", " k", " M", " B", " T"};
     int unit = 0;
-    for (; n >= 9999.5 && unit < 4; unit++) n /= 1000;
+    for (; n >= (unit ? 999.5 : 9999.5) && unit < 4; unit++) n /= 1000;
     str_addf(s, unit ? "%.3g%s" : "%.0f%s", n, units[unit]);
 }
 
