@@ -19,4 +19,7 @@ status bench_run(engine *g, const bench_options *o, json_t **out, error *e);
 /* Read bandwidth and product peaks with this many threads. */
 status bench_machine(int threads, const char *level, json_t **out, error *e);
 
+/* Times of repeated measurements, the shortest first. */
+void bench_sort(double *seconds, int64_t n);
+
 #endif

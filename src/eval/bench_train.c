@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/clock.h"
 #include "base/file.h"
+#include "eval/bench.h"
 #include "kernels/machine.h"
 #include "train/trainer.h"
 
@@ -35,11 +36,6 @@ static double peak_memory(void) {
     return kib * 1024;
 }
 
-static int by_size(const void *a, const void *b) {
-    const double l = *(const double *)a, r = *(const double *)b;
-    return l < r ? -1 : l > r;
-}
-
 static status measure(bench *b, double *seconds, error *e) {
     const batch_source s = {.get = next_rows, .arg = b, .count = 1};
     for (int64_t i = -WARM_STEPS; i < b->o->steps; i++) {
@@ -64,7 +60,7 @@ static status report(const bench *b, double *seconds, json_t **out, error *e) {
     model_counts n;
     TRY(machine_measure(o->threads, o->kernels, &machine, e));
     model_count(&b->t.model, &n);
-    qsort(seconds, (size_t)o->steps, sizeof *seconds, by_size);
+    bench_sort(seconds, o->steps);
     const double best = tokens / seconds[0], median = tokens / seconds[o->steps / 2],
                  peak = 1e9 * (o->precision == PRECISION_BF16 ? machine.bf16_gflops : machine.f32_gflops);
     *out = json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "precision",

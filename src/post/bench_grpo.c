@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "data/tiny_r1.h"
+#include "eval/bench.h"
 #include "post/grpo.h"
 #include "post/policy.h"
 
@@ -108,16 +109,11 @@ static status step(bench *b, int64_t i, error *e) {
     return s;
 }
 
-static int by_size(const void *a, const void *b) {
-    const double l = *(const double *)a, r = *(const double *)b;
-    return l < r ? -1 : l > r;
-}
-
 static status report(bench *b, json_t **out, error *e) {
     const bench_grpo_options *o = b->o;
     const size_t n = (size_t)o->steps;
-    qsort(b->rollout, n, sizeof *b->rollout, by_size);
-    qsort(b->update, n, sizeof *b->update, by_size);
+    bench_sort(b->rollout, o->steps);
+    bench_sort(b->update, o->steps);
     const double draw = b->rollout[n / 2], learn_ = b->update[n / 2], steps = (double)o->steps,
                  all = (double)(o->prompts * o->generations);
     *out =

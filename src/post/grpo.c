@@ -10,7 +10,6 @@
 #include "post/policy.h"
 #include "post/traces.h"
 #include "train/job.h"
-#include "train/lora.h"
 
 enum { MOST_REWARDS = 12, VALIDATION_PROMPTS = 256 };
 

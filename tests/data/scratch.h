@@ -27,6 +27,25 @@ typedef struct scratch {
     int n;
 } scratch;
 
+/* What an opening was heard to say; told to cancel, it does. */
+typedef struct heard {
+    char last[300];
+    int n;
+    bool cancel;
+} heard;
+
+static inline void heard_note(void *arg, const char *line) {
+    heard *h = arg;
+    h->n++;
+    snprintf(h->last, sizeof h->last, "%s", line);
+}
+
+static inline int heard_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
+    (void)what;
+    assert_true(done <= total);
+    return ((heard *)arg)->cancel;
+}
+
 static inline scratch scratch_open(void) {
     scratch s = {.folder = "/tmp/hadal-data-XXXXXX"};
     assert_non_null(mkdtemp(s.folder));

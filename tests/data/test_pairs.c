@@ -7,27 +7,10 @@
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}" \
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 
-typedef struct notes {
-    char last[300];
-    int n;
-    bool cancel;
-} notes;
-
-static void on_note(void *arg, const char *line) {
-    notes *n = arg;
-    n->n++;
-    snprintf(n->last, sizeof n->last, "%s", line);
-}
-
-static int on_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
-    (void)done, (void)total, (void)what;
-    return ((notes *)arg)->cancel;
-}
-
 typedef struct setup {
     scratch s;
     tokenizer *t;
-    notes told;
+    heard told;
     data_options d;
     const char *path[2];
 } setup;
@@ -46,8 +29,8 @@ static setup *setup_open(const char *rows) {
                           .tokenizer = x->t,
                           .model_type = "deepseek_v3",
                           .chat_template = CHAT,
-                          .note = on_note,
-                          .progress = on_progress,
+                          .note = heard_note,
+                          .progress = heard_progress,
                           .arg = &x->told};
     x->path[0] = scratch_text(&x->s, "pairs.jsonl", rows);
     return x;

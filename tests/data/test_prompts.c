@@ -10,28 +10,10 @@
     "{% if tools is defined and tools %}{{ tools | length }} tools{% endif %}"      \
     "{% if add_generation_prompt %}[assistant]<think>\n{% endif %}"
 
-typedef struct notes {
-    char last[300];
-    int n;
-    bool cancel;
-} notes;
-
-static void on_note(void *arg, const char *line) {
-    notes *n = arg;
-    n->n++;
-    snprintf(n->last, sizeof n->last, "%s", line);
-}
-
-static int on_progress(void *arg, uint64_t done, uint64_t total, const char *what) {
-    (void)what;
-    assert_true(done <= total);
-    return ((notes *)arg)->cancel;
-}
-
 typedef struct setup { /* everything an opening needs */
     scratch s;
     tokenizer *t;
-    notes told;
+    heard told;
     data_options d;
     prompt_options o;
     const char *path[4];
@@ -48,8 +30,8 @@ static setup *setup_open(void) {
                           .tokenizer = x->t,
                           .model_type = "deepseek_v3",
                           .chat_template = THINKING,
-                          .note = on_note,
-                          .progress = on_progress,
+                          .note = heard_note,
+                          .progress = heard_progress,
                           .arg = &x->told};
     x->o = (prompt_options){.data = &x->d, .most = 1 << 20};
     return x;

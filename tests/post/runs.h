@@ -184,4 +184,11 @@ static inline void restore_weight(const char *folder, const char *weight, int64_
     move_weight(folder, weight, i, (double)bf16_value(old) - (double)bf16_value(now), &moved);
 }
 
+/* A run by the test's own `start` (place, name, told, error, keys ... NULL) that must succeed. */
+#define assert_run(p, name, told, ...)                                                             \
+    do {                                                                                           \
+        error e_ = {0};                                                                            \
+        if (start(p, name, told, &e_, __VA_ARGS__, NULL) != OK) fail_msg("%s: %s", name, e_.text); \
+    } while (0)
+
 #endif

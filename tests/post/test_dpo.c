@@ -43,12 +43,6 @@ static status start(const place *p, const char *name, told *t, error *e, ...) {
     return s;
 }
 
-#define assert_run(p, name, told, ...)                                                             \
-    do {                                                                                           \
-        error e_ = {0};                                                                            \
-        if (start(p, name, told, &e_, __VA_ARGS__, NULL) != OK) fail_msg("%s: %s", name, e_.text); \
-    } while (0)
-
 /* --- the first step ----------------------------------------------------------------------------------------------- */
 
 typedef struct likelihood { /* of an answer */
