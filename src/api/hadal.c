@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "api/internal.h"
+#include "base/pool.h"
 
 const char *hadal_version(void) {
     return HADAL_VERSION;
@@ -38,11 +38,6 @@ void api_options(void *to, size_t size, const void *from) {
     memcpy(to, from, given && given < size ? given : size);
 }
 
-int api_threads(int wanted) {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    return wanted ? wanted : cpus > 0 && cpus <= 1024 ? (int)cpus : 1;
-}
-
 static int refuse(hadal_error *e, const char *text) {
     error why;
     return api_result(fail(&why, ERR_ARG, "%s", text), &why, e);
@@ -74,7 +69,7 @@ static status open_model(hadal_model *h, const char *folder, const hadal_model_o
     h->file_bytes = weights_bytes(h->m->file);
     if (o->progress && o->progress(o->progress_arg, 1, 2, "weights")) return fail(e, ERR_CANCELLED, "cancelled");
     TRY(folder_text_open(&h->text, folder, e));
-    return engine_open(&h->g, h->m, api_threads(o->threads), o->kernels, c, form, e);
+    return engine_open(&h->g, h->m, pool_size(o->threads), o->kernels, c, form, e);
 }
 
 int hadal_model_open(hadal_model **out, const char *folder, const hadal_model_options *o, hadal_error *e) {

@@ -45,9 +45,6 @@ struct hadal_session {
  * says how much of it there is (0: all). from may be NULL. */
 void api_options(void *to, size_t size, const void *from);
 
-/* The threads to use when `wanted` were asked for; 0: one for each processor. */
-int api_threads(int wanted);
-
 /* The public code of a status; the sentence goes to `to` (may be NULL). */
 int api_result(status s, const error *from, hadal_error *to);
 

@@ -6,6 +6,7 @@
 #include "api/internal.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/pool.h"
 #include "data/corpus.h"
 
 enum { CONFIG_LIMIT = 16 << 20 };
@@ -276,7 +277,7 @@ static status tokenize_corpus(const tokenizer *t, const char *const *files, int 
                         .flags = (o->flags & HADAL_PARSE_SPECIAL ? TOK_PARSE_SPECIAL : 0u) |
                                  (o->flags & HADAL_ADD_SPECIAL ? TOK_ADD_SPECIAL : 0u),
                         .skip_damaged = o->skip_damaged != 0,
-                        .threads = api_threads(o->threads),
+                        .threads = pool_size(o->threads),
                         .note = on_note,
                         .progress = on_corpus_bytes,
                         .arg = o};

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "api/internal.h"
+#include "base/pool.h"
 #include "convert/convert.h"
 #include "convert/init.h"
 #include "eval/bench.h"
@@ -43,7 +44,7 @@ static status convert(const char *in, const char *out, const hadal_convert_optio
     convert_options c = {.in = in, .out = out, .progress = on_bytes, .progress_arg = &progress};
     convert_result r = {0};
     TRY(convert_options_read(&c, o, e));
-    TRY(pool_open(&c.threads, api_threads(o->threads), e));
+    TRY(pool_open(&c.threads, pool_size(o->threads), e));
     status s = convert_run(&c, &r, e);
     pool_close(c.threads);
     if (s != OK || !json) return s;
@@ -153,7 +154,7 @@ int hadal_bench_machine(int threads, const char *kernels, char **json, hadal_err
     error why;
     if (json) *json = NULL;
     json_t *j = NULL;
-    status s = bench_machine(api_threads(threads), kernels, &j, &why);
+    status s = bench_machine(pool_size(threads), kernels, &j, &why);
     if (s == OK) s = api_json(j, json, &why);
     return api_result(s, &why, e);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "api/internal.h"
+#include "base/pool.h"
 #include "eval/bench_train.h"
 #include "post/bench_grpo.h"
 #include "post/distill.h"
@@ -146,7 +147,7 @@ static status read_precision(const char *wanted, precision *out, error *e) {
 static status bench(const hadal_bench_train_options *o, char **json, error *e) {
     bench_train_options b = {.path = o->path, .tokens = o->tokens, .kernels = o->kernels};
     TRY(read_precision(o->precision ? o->precision : "bf16", &b.precision, e));
-    b.threads = api_threads(o->threads);
+    b.threads = pool_size(o->threads);
     b.batch = o->batch ? o->batch : 4;
     b.seq_len = o->seq_len ? o->seq_len : 512;
     b.steps = o->steps ? o->steps : 10;
@@ -169,7 +170,7 @@ int hadal_bench_train(const hadal_bench_train_options *given, char **json, hadal
 static status bench_policy(const hadal_bench_grpo_options *o, char **json, error *e) {
     bench_grpo_options b = {.path = o->path,
                             .kernels = o->kernels,
-                            .threads = api_threads(o->threads),
+                            .threads = pool_size(o->threads),
                             .prompts = o->prompts ? o->prompts : 24,
                             .generations = o->generations ? o->generations : 8,
                             .max_tokens = o->max_tokens ? o->max_tokens : 40,

@@ -96,6 +96,11 @@ static void *work(void *arg) {
     }
 }
 
+int pool_size(int wanted) {
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    return wanted ? wanted : processors > 0 && processors <= 1024 ? (int)processors : 1;
+}
+
 status pool_open(pool **out, int threads, error *e) {
     *out = NULL;
     if (threads < 1 || threads > 1024) return fail(e, ERR_ARG, "%d threads: use 1 to 1024", threads);

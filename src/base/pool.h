@@ -9,6 +9,9 @@
 
 typedef struct pool pool;
 
+/* The threads to use when `wanted` were asked for; 0: one for each processor. */
+int pool_size(int wanted);
+
 /* `threads` counts the calling thread: pool_open(1) starts none. */
 status pool_open(pool **out, int threads, error *e);
 void pool_close(pool *p); /* accepts NULL */

@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 #include "base/file.h"
+#include "base/pool.h"
 #include "convert/convert.h"
 #include "format/native.h"
 #include "train/checkpoint.h"
@@ -30,7 +30,7 @@ static status convert(const train_config *c, const run_hooks *hooks, const char 
         o.progress = hooks->progress;
         o.progress_arg = hooks->arg;
     }
-    TRY(pool_open(&o.threads, c->training.threads ? c->training.threads : (int)sysconf(_SC_NPROCESSORS_ONLN), e));
+    TRY(pool_open(&o.threads, pool_size(c->training.threads), e));
     status s = convert_run(&o, &r, e);
     pool_close(o.threads);
     return s;

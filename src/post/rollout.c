@@ -117,12 +117,6 @@ typedef struct draw {
     int generations;
 } draw;
 
-static bool is_eos(const roller *r, int32_t id) {
-    for (int i = 0; i < r->n_eos; i++)
-        if (r->eos[i] == id) return true;
-    return false;
-}
-
 /* An answer has ended: its tokens are taken over, its text is made. */
 static status take(void *arg, int64_t request, int sample, answer *a, error *e) {
     const draw *d = arg;
@@ -138,7 +132,7 @@ static status take(void *arg, int64_t request, int sample, answer *a, error *e) 
     d->out->draft_accepted += a->draft_accepted;
     str text = {0};
     str_puts(&text, x->prompt->begun);
-    tokenizer_decode(d->r->tok, x->ids, (size_t)(x->n - (x->n > 0 && is_eos(d->r, x->ids[x->n - 1]))), false, &text);
+    tokenizer_decode(d->r->tok, x->ids, (size_t)(x->n - x->finished), false, &text);
     status s = str_check(&text, e);
     if (s == OK) x->text = str_take(&text);
     str_free(&text);

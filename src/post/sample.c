@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/pool.h"
 #include "post/rollout.h"
 
 enum { MOST_STATE = 1 << 20 };
@@ -149,7 +150,7 @@ static status read_condition(sampler_run *r, const char *text, condition *out) {
 static status open_all(sampler_run *r) {
     const train_config *c = r->c;
     static const compute kinds[] = {COMPUTE_F32, COMPUTE_BF16, COMPUTE_FP8};
-    int threads = c->training.threads ? c->training.threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const int threads = pool_size(c->training.threads);
     TRY(identify(r));
     TRY(model_open(&r->m, c->model.path, r->e));
     TRY(tokenizer_open(&r->tok, c->data.tokenizer ? c->data.tokenizer : c->model.path, r->e));

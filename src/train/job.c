@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/pool.h"
 #include "format/model_files.h"
 #include "kernels/machine.h"
 #include "model/presets.h"
@@ -318,7 +319,7 @@ status job_open(job *j, const train_config *c, const run_hooks *hooks, run_resul
                .score = NAN,
                .saved = -1,
                .e = e};
-    if (!j->own.training.threads) j->own.training.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    j->own.training.threads = pool_size(c->training.threads);
     if (!c->checkpoint.folder)
         return fail(e, ERR_ARG, "checkpoint.folder is missing: where shall checkpoints and metrics go?");
     TRY(check_path(c, e));
