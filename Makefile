@@ -20,8 +20,9 @@ endif
 
 SRC     := $(sort $(wildcard src/*/*.c src/*/*/*.c src/*/*/*/*.c))
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
-LIBOBJ  := $(filter-out $(BUILD)/src/cli/%,$(OBJ))
-CLIOBJ  := $(filter $(BUILD)/src/cli/%,$(OBJ))
+APPOBJ  := $(filter $(BUILD)/src/cli/% $(BUILD)/src/server/%,$(OBJ))
+LIBOBJ  := $(filter-out $(APPOBJ),$(OBJ))
+SRVOBJ  := $(filter $(BUILD)/src/server/%,$(OBJ))
 TESTS   := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/*/test_*.c)))
 
 all: $(BUILD)/hadal $(BUILD)/libhadal.a $(BUILD)/libhadal.so
@@ -39,7 +40,7 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(ISA) -c $< -o $@
 
-$(BUILD)/internal.a: $(LIBOBJ)
+$(BUILD)/internal.a: $(LIBOBJ) $(SRVOBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
@@ -55,15 +56,15 @@ $(BUILD)/libhadal.so: $(BUILD)/libhadal.a
 	ln -sf libhadal.so $@.0
 
 # The library shows nothing of base/, so the program brings its own copy.
-$(BUILD)/hadal: $(CLIOBJ) $(filter $(BUILD)/src/base/%,$(LIBOBJ)) $(BUILD)/libhadal.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lreadline
+$(BUILD)/hadal: $(APPOBJ) $(filter $(BUILD)/src/base/%,$(LIBOBJ)) $(BUILD)/libhadal.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lreadline -lmicrohttpd
 
 # --- tests: one program per tests/*/test_*.c; what several share lies beside them as other .c files ----------------
 SHARED  := $(filter-out tests/fuzz/% tests/f64/% tests/gold/gold.c $(wildcard tests/*/test_*.c),$(sort $(wildcard tests/*/*.c)))
 TESTOBJ := $(SHARED:%.c=$(BUILD)/%.o)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/internal.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS) -lmicrohttpd
 
 # tests/f64: the parts of the model compiled with double for real, over plain loops for operations (tests/f64/ops.c).
 F64     := $(wildcard src/base/*.c src/tensor/*.c src/model/attn_*.c src/model/moe_*.c) src/model/ffn.c src/model/block.c src/model/exchange.c \
@@ -79,7 +80,7 @@ $(BUILD)/tests/f64/%: $(BUILD)/f64/tests/f64/%.o $(F64:%.c=$(BUILD)/f64/%.o)
 
 # Fuzz targets need clang's libFuzzer; `make test` runs each for a few seconds on its corpus.
 FUZZ    := $(patsubst %.c,build/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-build/fuzz/lib.a: $(LIBOBJ:$(BUILD)/%.o=build/fuzz/%.o)
+build/fuzz/lib.a: $(patsubst $(BUILD)/%,build/fuzz/%,$(LIBOBJ) $(SRVOBJ))
 	@rm -f $@
 	ar rcs $@ $^
 build/fuzz/src/%.o: src/%.c
@@ -87,7 +88,7 @@ build/fuzz/src/%.o: src/%.c
 	clang $(CFLAGS) $(ISA) -fsanitize=address,undefined,fuzzer-no-link -c $< -o $@
 build/fuzz/tests/%: tests/%.c build/fuzz/lib.a
 	@mkdir -p $(@D)
-	clang $(CFLAGS) -fsanitize=address,undefined,fuzzer -o $@ $^ $(LDLIBS)
+	clang $(CFLAGS) -fsanitize=address,undefined,fuzzer -o $@ $^ $(LDLIBS) -lmicrohttpd
 FCPU    := build/fuzz/src/kernels/cpu
 $(FCPU)/avx2/%.o:       ISA := -mavx2 -mfma -mf16c
 $(FCPU)/avx512/%.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c

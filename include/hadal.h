@@ -38,7 +38,8 @@ enum {
     HADAL_ERR_ARG = -4,         /* the caller asked for something impossible */
     HADAL_ERR_UNSUPPORTED = -5, /* well-formed, but hadal does not do it */
     HADAL_ERR_CANCELLED = -6,   /* a callback asked to stop */
-    HADAL_ERR_COMM = -7         /* training: another rank failed */
+    HADAL_ERR_COMM = -7,        /* training: another rank failed */
+    HADAL_ERR_BUSY = -8         /* an engine's queue is full: try again later */
 };
 
 typedef struct hadal_error {
@@ -100,6 +101,12 @@ HADAL_API int hadal_detokenize(const hadal_tokenizer *t, const int32_t *ids, siz
                                char **text, size_t *n, hadal_error *e);
 HADAL_API int hadal_tokenizer_size(const hadal_tokenizer *t);
 HADAL_API int hadal_tokenizer_eos(const hadal_tokenizer *t); /* -1: none */
+/* The bytes that a token stands for; borrowed from the tokenizer, need not be whole characters. NULL: no such token. */
+HADAL_API const char *hadal_token_bytes(const hadal_tokenizer *t, int32_t id, size_t *n);
+HADAL_API int hadal_token_is_special(const hadal_tokenizer *t, int32_t id);
+/* {"tokenizer_class", "vocab_size", "model_max_length", "bos_token", "eos_token", "pad_token", "unk_token",
+ * "add_bos_token", "add_eos_token", "chat_template"}, null where there is none; owned by the caller. */
+HADAL_API int hadal_tokenizer_info(const hadal_tokenizer *t, char **json, hadal_error *e);
 /* The text of one token as a person should see it in a list (bytes escaped), owned by the caller. */
 HADAL_API int hadal_token_text(const hadal_tokenizer *t, int32_t id, char **text, hadal_error *e);
 
@@ -116,6 +123,52 @@ HADAL_API int hadal_chat_render_folder(const char *folder, const char *messages_
 HADAL_API int hadal_chat_is_thinking(const char *rendered);
 /* Takes an answer apart: {"reasoning": text|null, "content": text|null, "tool_calls": [{"name","arguments"}]}. */
 HADAL_API int hadal_chat_parse(const hadal_model *m, const char *answer, int thinking, char **json, hadal_error *e);
+
+/* Renders and tokenizes a conversation. Texts of special and other added tokens inside of the messages stay text; only
+ * what the template itself writes becomes control tokens. An assistant message may have the member "token_ids" (a list
+ * of ids, what the model once wrote as this message, its end token left out): these very ids stand in its place, if the
+ * template puts the message there unchanged; else it is rendered as usual. ids: owned by the caller. *thinking (may be
+ * NULL): the prompt leaves the model inside its thinking part. */
+HADAL_API int hadal_chat_encode(const hadal_model *m, const char *messages_json, const char *options_json,
+                                int32_t **ids, size_t *count, int *thinking, hadal_error *e);
+/* Of a message's sampled ids, how many at the head are reasoning, </think> included; 0: none of them. */
+HADAL_API size_t hadal_chat_reasoning_ids(const hadal_model *m, const int32_t *ids, size_t count);
+
+/* An answer taken apart while it is being written. Pieces come as soon as they are certain; no marker is ever split. */
+typedef struct hadal_reader hadal_reader;
+enum {
+    HADAL_PIECE_REASONING, /* more reasoning */
+    HADAL_PIECE_CONTENT,   /* more content */
+    HADAL_PIECE_CALL,      /* text: the name of tool call number `call` */
+    HADAL_PIECE_ARGUMENTS, /* more of its arguments, JSON */
+    HADAL_PIECE_CALL_END   /* valid: its arguments are a JSON object */
+};
+typedef struct hadal_piece {
+    int kind;
+    const char *text; /* not terminated; borrowed during the call */
+    size_t n;
+    int call, valid;
+} hadal_piece;
+typedef void hadal_on_piece(void *arg, const hadal_piece *p);
+/* thinking: the answer begins with reasoning (see hadal_chat_encode); tools: look for tool calls. */
+HADAL_API int hadal_reader_open(hadal_reader **out, const hadal_model *m, int thinking, int tools,
+                                hadal_on_piece *on_piece, void *arg, hadal_error *e);
+HADAL_API int hadal_reader_feed(hadal_reader *r, const char *text, size_t n, hadal_error *e);
+HADAL_API int hadal_reader_finish(hadal_reader *r, hadal_error *e); /* what was held back goes out */
+HADAL_API void hadal_reader_close(hadal_reader *r);
+
+/* What an answer may be, token by token. spec_json:
+ *   {"type": "json_object"}                           any JSON object
+ *   {"type": "json_schema", "schema": {...}}          a value that the schema accepts; what it cannot enforce is an
+ * error
+ *   {"type": "tools", "tools": [...], "choice": "auto" | "required" | "NAME", "parallel": bool}
+ *                                                     tool calls in the checkpoint's own format, arguments by the
+ * tools' schemas; "auto": any text, but calls are well-formed and in each of them "thinking": true: the answer begins
+ * with free reasoning, up to </think>. Errors are HADAL_ERR_ARG (a bad schema) and HADAL_ERR_UNSUPPORTED. A grammar is
+ * constant and may be shared. */
+typedef struct hadal_grammar hadal_grammar;
+HADAL_API int hadal_grammar_open(hadal_grammar **out, const hadal_model *m, const char *spec_json, hadal_error *e);
+HADAL_API void hadal_grammar_close(hadal_grammar *g);
 
 /* ---- generation ------------------------------------------------------------------------------------------------ */
 
@@ -187,6 +240,77 @@ HADAL_API int hadal_generate(hadal_session *s, const int32_t *prompt, int n, con
 HADAL_API int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *prompts, const int *n,
                                    const hadal_sampling *o, hadal_on_token *on_token, void *arg, hadal_result *out,
                                    hadal_error *e);
+
+/* ---- engine: many requests of one model at once ------------------------------------------------------------------ */
+
+/* An engine answers requests that come and go, on a thread of its own: continuous batching over a paged cache with a
+ * memory budget, prompts in chunks between the steps of running answers, what prompts have in common computed once. A
+ * request's tokens do not depend on what else is running. */
+typedef struct hadal_engine hadal_engine;
+
+typedef struct hadal_engine_options {
+    size_t size;
+    uint64_t
+        cache_bytes; /* memory for the caches of running answers and of prefixes; 0: a quarter of the free memory */
+    int sequences;   /* answers written at once; 0: 64 */
+    int queue;       /* answers that may wait; 0: 256 */
+    int context;     /* most tokens of prompt and answer; 0: the model's */
+    int chunk;       /* most rows of prompt a step; 0: 512 */
+    int drafts;      /* MTP speculative decoding with that many drafts a step; 0: off */
+    const char *cache_folder;    /* prefixes are also kept in this folder and survive a restart; NULL: nowhere */
+    uint64_t cache_folder_bytes; /* at most so much there; 0: 10 GB */
+    void (*warn)(void *arg, const char *line); /* of what went wrong but hurts nobody; one sentence, any thread */
+    void *warn_arg;
+} hadal_engine_options;
+HADAL_API int hadal_engine_open(hadal_engine **out, hadal_model *m, const hadal_engine_options *o, hadal_error *e);
+/* Cancels what is running, waits for the callbacks, writes what is to be kept. */
+HADAL_API void hadal_engine_close(hadal_engine *g);
+
+typedef struct hadal_bias {
+    int32_t id;
+    float bias; /* is added to the token's logit */
+} hadal_bias;
+
+/* What was given with a request comes back to it on the engine's thread, which must not be held up. `sample` counts the
+ * request's answers from 0. */
+typedef struct hadal_request_events {
+    /* logprobs and top of prompt token number `at` (>= 1), in order, before the first token: when prompt_logprobs. The
+     * hadal_token has no text. */
+    void (*prompt)(void *arg, int at, const hadal_token *t);
+    void (*token)(void *arg, const hadal_token *t); /* sequence: the sample. May be NULL */
+    /* The result is cleared after the call. r->finish "error": e says why. The last event of its sample. */
+    void (*done)(void *arg, int sample, const hadal_result *r, const hadal_error *e);
+    void *arg;
+} hadal_request_events;
+
+typedef struct hadal_request {
+    size_t size;
+    const int32_t *prompt; /* all pointers: copied, but the grammar, which must live until done */
+    int n;
+    int samples;             /* answers, 0: 1. Answer number k is drawn with seed and k */
+    hadal_sampling sampling; /* drafts and progress are not used; max_tokens 0: until the context is full, -1: none, the
+                                prompt is read and that is all */
+    const hadal_bias *bias;
+    int n_bias;
+    const hadal_grammar *grammar; /* NULL: anything */
+    int prompt_logprobs;          /* as sampling.logprobs, for the prompt's tokens; 0: none */
+    hadal_request_events events;
+} hadal_request;
+/* Queues a request. *ticket names it for hadal_engine_cancel. What is impossible is HADAL_ERR_ARG here and has no
+ * events; a full queue is HADAL_ERR_BUSY. Events may come before this function returns. Any thread. */
+HADAL_API int hadal_engine_submit(hadal_engine *g, const hadal_request *r, uint64_t *ticket, hadal_error *e);
+/* Its answers end soon, with finish "cancelled"; a ticket that is over is fine. Any thread. */
+HADAL_API void hadal_engine_cancel(hadal_engine *g, uint64_t ticket);
+
+typedef struct hadal_engine_stats {
+    size_t size;
+    int running, waiting, sequences, queue, context; /* answers now; limits */
+    int64_t pages_total, pages_running, pages_kept;  /* of the cache: in running answers; kept for prefixes alone */
+    int page_tokens;
+    uint64_t page_bytes, cache_folder_bytes; /* of a page; now on disk */
+    uint64_t prompt_tokens, cached_tokens, generated_tokens, steps, preemptions, draft_proposed, draft_accepted;
+} hadal_engine_stats;
+HADAL_API void hadal_engine_get_stats(hadal_engine *g, hadal_engine_stats *out);
 
 /* ---- convert, check, trace, bench ------------------------------------------------------------------------------- */
 

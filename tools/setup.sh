@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that building and testing need, when they are not there yet.
 set -e
-packages="gcc g++ make binutils libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libreadline-dev libyaml-dev zlib1g-dev libzstd-dev zstd
+packages="gcc g++ make binutils libc6-dev libjansson-dev libmicrohttpd-dev libpcre2-dev libutf8proc-dev libreadline-dev libyaml-dev zlib1g-dev libzstd-dev zstd
   libcmocka-dev clang libclang-rt-14-dev clang-format python3 gzip"
 missing=
 for p in $packages; do

@@ -14,7 +14,8 @@ typedef enum status {
     ERR_ARG = -4,         /* the caller asked for something impossible */
     ERR_UNSUPPORTED = -5, /* well-formed, but this program does not do it */
     ERR_CANCELLED = -6,   /* a callback asked to stop */
-    ERR_COMM = -7         /* another rank failed or left: the first failure is the one to report */
+    ERR_COMM = -7,        /* another rank failed or left: the first failure is the one to report */
+    ERR_BUSY = -8         /* a queue is full */
 } status;
 
 typedef struct error { /* owned by the caller, usually on its stack; text is always terminated */

@@ -29,9 +29,14 @@ int queue_threads(const queue *q);
 status queue_failed(queue *q, error *e); /* ERR_NOMEM once after scratch memory ran out in an operation; else OK */
 compute queue_compute(const queue *q);
 
-/* From now on a row's result never depends on the number of rows in its product: few rows go the way of many. What
- * training wants, where an expert's rows may be cut in any way. */
-void queue_rows_alike(queue *q);
+/* Which way the rows of products go. By number: up to OP_FEW_ROWS the way of few, else the way of many: the fastest.
+ * With the other two a row's result never depends on which and how many rows are in its product: what training wants,
+ * where an expert's rows may be cut in any way, and batches of sequences that come and go. */
+typedef enum rows_way { ROWS_BY_NUMBER, ROWS_MANY, ROWS_FEW } rows_way;
+void queue_rows(queue *q, rows_way way);
+
+/* Rows of a sequence's cache that lie together. */
+enum { CACHE_PAGE = 256 };
 
 /* COMPUTE_FP8: scales are powers of two from now on ("scale_fmt": "ue8m0"). */
 void queue_fp8_powers(queue *q);

@@ -67,7 +67,8 @@ typedef struct weight_slot {
 typedef enum cache_slot { CACHE_NONE, CACHE_ATTENTION, CACHE_INDEX, CACHE_SLOTS } cache_slot;
 
 typedef struct cache_rows { /* of one sequence, one layer, one slot; memory belongs to infer/ */
-    void *rows;             /* [capacity][width] */
+    void *rows;             /* pages of CACHE_PAGE rows of `width` numbers */
+    const int32_t *pages;   /* position t is row t % CACHE_PAGE of page pages[t / CACHE_PAGE]; NULL: pages in order */
     dtype type;             /* F32 or BF16 */
     int64_t width;
 } cache_rows;
