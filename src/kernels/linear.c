@@ -359,7 +359,7 @@ static void product_task(void *arg, int64_t task, int thread) {
 
 static kind kind_of(const queue *q, const product *p) {
     if (p->transposed) return TRANSPOSED;
-    return p->n <= OP_FEW_ROWS && !q->rows_alike ? FEW : MANY;
+    return p->n <= OP_FEW_ROWS && q->rows != ROWS_MANY ? FEW : MANY;
 }
 
 /* Bytes of scratch memory that a task of a kind needs. */

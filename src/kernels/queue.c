@@ -57,8 +57,8 @@ void queue_fp8_powers(queue *q) {
     q->fp8_powers = true;
 }
 
-void queue_rows_alike(queue *q) {
-    q->rows_alike = true;
+void queue_rows(queue *q, rows_way way) {
+    q->rows = way;
 }
 
 compute queue_compute(const queue *q) {

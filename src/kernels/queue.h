@@ -55,8 +55,8 @@ struct queue {
         void *p;
         size_t bytes;
     } scratch[SLOT_COUNT];
-    bool rows_alike; /* products of few rows go the way of many */
-    bool failed;     /* scratch memory ran out once: operations do nothing from then on */
+    rows_way rows; /* which way the rows of products go */
+    bool failed;   /* scratch memory ran out once: operations do nothing from then on */
 };
 
 /* Fill a table of inner kernels: the portable ones first, then those of every level up to l. linear_fill is in

@@ -97,7 +97,7 @@ static status open_into(trainer *t, comm *world, error *e) {
     int threads = c->training.threads / world->size;
     TRY(mesh_open(&t->net, world, c->training.expert_parallel, e));
     TRY(queue_open(&t->q, threads > 0 ? threads : 1, c->training.kernels, kinds[c->training.precision], e));
-    queue_rows_alike(t->q);
+    queue_rows(t->q, ROWS_MANY);
     if (t->model.fp8_ue8m0) queue_fp8_powers(t->q);
     const int64_t experts = t->model.n_routed_experts / t->net.ep.size;
     TRY(params_open(&t->p, &t->model, c, t->net.ep.rank * experts, (t->net.ep.rank + 1) * experts, e));

@@ -29,7 +29,7 @@ static int set_up(void **state) {
         tokenizer_open(&f->t, QWEN2, &e) != OK ||
         template_open(&f->template, tokenizer_chat_template(f->t), strlen(tokenizer_chat_template(f->t)), &e) != OK)
         fail_msg("%s", e.text);
-    queue_rows_alike(f->g->ws.q); /* an answer is the same bits whatever else is in the batch */
+    queue_rows(f->g->ws.q, ROWS_MANY); /* an answer is the same bits whatever else is in the batch */
     f->format = (chat_format){f->template, "qwen2", f->t};
     f->out = scratch_path(&f->s, "out.jsonl");
     *state = f;

@@ -1,4 +1,4 @@
-/* Continuous batching on small random models of every family. With queue_rows_alike a row of F32 products does not
+/* Continuous batching on small random models of every family. With ROWS_MANY a row of F32 products does not
  * depend on what else is in the batch, so answers must be the same bits whatever the number of slots, the order of the
  * requests and the drafts; without it a test bounds what rounding may do to log-probabilities. */
 #include "../format/scratch.h"
@@ -66,7 +66,7 @@ static engine *engine_of(int f, int threads, mla_form form, bool alike) {
     engine *g;
     error e;
     if (engine_open(&g, models[f], threads, NULL, COMPUTE_F32, form, &e) != OK) fail_msg("%s", e.text);
-    if (alike) queue_rows_alike(g->ws.q);
+    if (alike) queue_rows(g->ws.q, ROWS_MANY);
     return g;
 }
 
