@@ -26,6 +26,8 @@ typedef struct folder_text {
 
 status folder_text_open(folder_text *out, const char *folder, error *e);
 void folder_text_close(folder_text *f);
+/* The format in which the model answers. */
+const answer_format *folder_text_format(const folder_text *f);
 status folder_text_render(const folder_text *f, const char *messages_json, const char *options_json, char **text,
                           error *e);
 

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/pool.h"
 #include "data/corpus.h"
+#include "text/chat_encode.h"
 
 enum { CONFIG_LIMIT = 16 << 20 };
 
@@ -111,21 +112,37 @@ static status chat_options(const folder_text *f, const char *options_json, json_
     return OK;
 }
 
-status folder_text_render(const folder_text *f, const char *messages_json, const char *options_json, char **text,
-                          error *e) {
-    json_t *messages = NULL, *options = NULL;
-    str out = {0};
+/* A conversation as the callers give it. */
+typedef struct request {
+    json_t *messages, *options;
+} request;
+
+static void close_request(request *r) {
+    json_decref(r->messages);
+    json_decref(r->options);
+}
+
+static status open_request(request *r, const folder_text *f, const char *messages_json, const char *options_json,
+                           error *e) {
+    *r = (request){0};
     if (f->template_error)
         return fail(e, ERR_UNSUPPORTED, "the checkpoint's chat template cannot be used: %s", f->template_error);
-    status s = json_parse(&messages, messages_json, strlen(messages_json), "messages", e);
-    if (s == OK && !json_is_array(messages)) s = fail(e, ERR_ARG, "messages should be a JSON list");
-    if (s == OK) s = chat_options(f, options_json, &options, e);
-    if (s == OK) s = chat_render(f->template, f->model_type, messages, options, &out, e);
-    if (s == OK) s = str_check(&out, e);
+    status s = json_parse(&r->messages, messages_json, strlen(messages_json), "messages", e);
+    if (s == OK && !json_is_array(r->messages)) s = fail(e, ERR_ARG, "messages should be a JSON list");
+    if (s == OK) s = chat_options(f, options_json, &r->options, e);
+    if (s != OK) close_request(r);
+    return s;
+}
+
+status folder_text_render(const folder_text *f, const char *messages_json, const char *options_json, char **text,
+                          error *e) {
+    request r;
+    str out = {0};
+    TRY(open_request(&r, f, messages_json, options_json, e));
+    status s = chat_render(f->template, f->model_type, r.messages, r.options, &out, e);
     if (s == OK && !(*text = str_take(&out))) s = fail(e, ERR_NOMEM, "memory is out");
     str_free(&out);
-    json_decref(messages);
-    json_decref(options);
+    close_request(&r);
     return s;
 }
 
@@ -147,6 +164,31 @@ int hadal_chat_render_folder(const char *folder, const char *messages_json, cons
         folder_text_close(&f);
     }
     return api_result(s, &why, e);
+}
+
+static status encode(const folder_text *f, const char *messages_json, const char *options_json, chat_prompt *out,
+                     error *e) {
+    request r;
+    if (!f->tokenizer.t) return fail(e, ERR_UNSUPPORTED, "the model's folder has no tokenizer.json");
+    TRY(open_request(&r, f, messages_json, options_json, e));
+    status s = chat_encode(f->template, f->model_type, f->tokenizer.t, r.messages, r.options, out, e);
+    close_request(&r);
+    return s;
+}
+
+int hadal_chat_encode(const hadal_model *m, const char *messages_json, const char *options_json, int32_t **ids,
+                      size_t *count, int *thinking, hadal_error *e) {
+    error why;
+    chat_prompt p = {0};
+    status s = encode(&m->text, messages_json, options_json, &p, &why);
+    *ids = p.ids;
+    *count = p.count;
+    if (thinking) *thinking = p.thinking;
+    return api_result(s, &why, e);
+}
+
+size_t hadal_chat_reasoning_ids(const hadal_model *m, const int32_t *ids, size_t count) {
+    return m->text.tokenizer.t ? chat_reasoning_ids(m->text.tokenizer.t, ids, count) : 0;
 }
 
 int hadal_chat_is_thinking(const char *rendered) {
@@ -203,6 +245,32 @@ int hadal_tokenizer_eos(const hadal_tokenizer *h) {
     return tokenizer_eos(h->t);
 }
 
+const char *hadal_token_bytes(const hadal_tokenizer *h, int32_t id, size_t *n) {
+    return tokenizer_bytes(h->t, id, n);
+}
+
+int hadal_token_is_special(const hadal_tokenizer *h, int32_t id) {
+    return tokenizer_is_special(h->t, id);
+}
+
+static json_t *word_or_null(const char *text) {
+    return text ? json_string(text) : json_null();
+}
+
+int hadal_tokenizer_info(const hadal_tokenizer *h, char **json, hadal_error *e) {
+    error why;
+    const tokenizer *t = h->t;
+    tokenizer_config c = tokenizer_configuration(t);
+    json_t *limit = c.model_max_length ? json_integer(c.model_max_length) : json_null();
+    json_t *j = json_pack("{s:o,s:i,s:o,s:o,s:o,s:o,s:o,s:b,s:b,s:o}", "tokenizer_class",
+                          word_or_null(c.tokenizer_class), "vocab_size", (int)tokenizer_vocab_size(t),
+                          "model_max_length", limit, "bos_token", word_or_null(tokenizer_bos_text(t)), "eos_token",
+                          word_or_null(tokenizer_eos_text(t)), "pad_token", word_or_null(tokenizer_pad_text(t)),
+                          "unk_token", word_or_null(c.unk_token), "add_bos_token", (int)c.add_bos, "add_eos_token",
+                          (int)c.add_eos, "chat_template", word_or_null(tokenizer_chat_template(t)));
+    return api_result(api_json(j, json, &why), &why, e);
+}
+
 int hadal_token_text(const hadal_tokenizer *h, int32_t id, char **text, hadal_error *e) {
     error why;
     size_t n;
@@ -228,15 +296,17 @@ int hadal_token_text(const hadal_tokenizer *h, int32_t id, char **text, hadal_er
 
 /* --- answers ---------------------------------------------------------------------------------------------------- */
 
+const answer_format *folder_text_format(const folder_text *f) {
+    return answer_format_find(f->tokenizer.t ? tokenizer_chat_template(f->tokenizer.t) : NULL, f->model_type);
+}
+
 static json_t *text_or_null(const char *p, size_t n) {
     return p ? json_stringn(p, n) : json_null();
 }
 
 static status parse_answer(const folder_text *f, const char *text, int thinking, char **json, error *e) {
-    const char *source = f->tokenizer.t ? tokenizer_chat_template(f->tokenizer.t) : NULL;
     answer a;
-    TRY(answer_parse(&a, answer_format_find(source, f->model_type), (answer_options){thinking != 0, true}, text,
-                     strlen(text), e));
+    TRY(answer_parse(&a, folder_text_format(f), (answer_options){thinking != 0, true}, text, strlen(text), e));
     json_t *calls = json_array(), *out = json_object();
     for (size_t i = 0; i < a.n_calls; i++)
         json_array_append_new(calls, json_pack("{s:s,s:s,s:b}", "name", a.calls[i].name, "arguments",

@@ -39,7 +39,9 @@ struct tokenizer {
     bool to_nfc;
     added_set raw, normalized; /* added tokens to be found in the text as it is, and after normalization */
     affix before, after;
-    role bos, eos, pad;
+    role bos, eos, pad, unk;
+    const char *class_name;    /* of the Hugging Face library; NULL: not said */
+    int64_t model_max_length;  /* 0: not said */
     const char *chat_template; /* NULL: none */
     arena *memory;             /* texts */
 };
@@ -204,6 +206,15 @@ static status read_chat_template(tokenizer *t, const sources *s, error *e) {
     return keep_text(t, &t->chat_template, json_string_value(value), json_string_length(value), e);
 }
 
+/* What the configuration says of itself. Lengths beyond any text (transformers writes 10^30 for none) are none. */
+static status read_description(tokenizer *t, const sources *s, error *e) {
+    const json_t *name = json_object_get(s->config, "tokenizer_class");
+    const json_t *length = json_object_get(s->config, "model_max_length");
+    if (json_is_integer(length) && json_integer_value(length) > 0) t->model_max_length = json_integer_value(length);
+    return json_is_string(name) ? keep_text(t, &t->class_name, json_string_value(name), json_string_length(name), e)
+                                : OK;
+}
+
 static status read_all(tokenizer *t, const sources *s, error *e) {
     const json_t *model = json_object_get(s->main, "model"), *added = json_object_get(s->main, "added_tokens");
     if (!json_is_object(model)) return fail(e, ERR_FORMAT, "there is no \"model\"");
@@ -216,10 +227,12 @@ static status read_all(tokenizer *t, const sources *s, error *e) {
     TRY(read_role(t, s, "bos_token", &t->bos, e));
     TRY(read_role(t, s, "eos_token", &t->eos, e));
     TRY(read_role(t, s, "pad_token", &t->pad, e));
+    TRY(read_role(t, s, "unk_token", &t->unk, e));
     added_sort(&t->raw);
     added_sort(&t->normalized);
     TRY(bpe_open(&t->b, &t->v, model, e)); /* after the roles: it leaves out special tokens */
     TRY(read_affixes(t, s, e));
+    TRY(read_description(t, s, e));
     return read_chat_template(t, s, e);
 }
 
@@ -440,6 +453,20 @@ const char *tokenizer_eos_text(const tokenizer *t) {
 
 const char *tokenizer_pad_text(const tokenizer *t) {
     return t->pad.text;
+}
+
+static bool has_id(const affix *a, int32_t id) {
+    for (int i = 0; i < a->n; i++)
+        if (a->id[i] == id) return true;
+    return false;
+}
+
+tokenizer_config tokenizer_configuration(const tokenizer *t) {
+    return (tokenizer_config){.tokenizer_class = t->class_name,
+                              .unk_token = t->unk.text,
+                              .model_max_length = t->model_max_length,
+                              .add_bos = has_id(&t->before, t->bos.id),
+                              .add_eos = has_id(&t->after, t->eos.id)};
 }
 
 const char *tokenizer_chat_template(const tokenizer *t) {

@@ -59,6 +59,14 @@ int32_t tokenizer_pad(const tokenizer *t);                  /* -1: none */
 int32_t tokenizer_id(const tokenizer *t, const char *text); /* of an added token with this text, else -1 */
 bool tokenizer_is_special(const tokenizer *t, int32_t id);
 
+/* What else the configuration says: for those who ask, not for encoding. */
+typedef struct tokenizer_config {
+    const char *tokenizer_class, *unk_token; /* NULL: none */
+    int64_t model_max_length;                /* 0: none */
+    bool add_bos, add_eos;                   /* what TOK_ADD_SPECIAL adds */
+} tokenizer_config;
+tokenizer_config tokenizer_configuration(const tokenizer *t);
+
 /* Texts named by the configuration, for chat templates; NULL: none. They live as long as the tokenizer. */
 const char *tokenizer_bos_text(const tokenizer *t);
 const char *tokenizer_eos_text(const tokenizer *t);
