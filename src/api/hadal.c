@@ -88,6 +88,7 @@ int hadal_model_open(hadal_model **out, const char *folder, const hadal_model_op
 void hadal_model_close(hadal_model *h) {
     if (!h) return;
     engine_close(h->g);
+    token_bytes_close(h->bytes);
     folder_text_close(&h->text);
     model_close(h->m);
     free(h);

@@ -5,6 +5,7 @@
 #include "hadal_train.h"
 #include "infer/generate.h"
 #include "text/chat.h"
+#include "text/grammar.h"
 #include "text/template.h"
 #include "text/toolcall.h"
 #include "train/run.h"
@@ -36,6 +37,11 @@ struct hadal_model {
     engine *g;
     folder_text text;
     uint64_t file_bytes;
+    _Atomic(token_bytes *) bytes; /* of the tokenizer, for grammars; made by the first of them */
+};
+
+struct hadal_grammar {
+    grammar *g;
 };
 
 struct hadal_session {
