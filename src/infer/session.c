@@ -1,9 +1,7 @@
-#define _GNU_SOURCE
 #include "infer/session.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* Rows of prompt in one walk. Every walk reads all experts once, so more rows are faster (V2-Lite's width, 2 threads,
  * prompt of 4096: 512 rows 1057, 1024 rows 1192, 2048 rows 1449 tokens/s); their activations take memory (about 0.2 MB
@@ -63,62 +61,77 @@ void engine_close(engine *g) {
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
 
-static int64_t layers_of(const model *m) {
-    return m->cfg.num_hidden_layers + m->n_mtp;
+static int64_t pages_of(int64_t tokens) {
+    return (tokens + CACHE_PAGE - 1) / CACHE_PAGE;
 }
 
-/* Lays the rows of all layers and slots one after the other; sets the pointers when there is memory. */
-static size_t lay_out(session *s) {
-    const model *m = s->g->m;
-    const dtype type = queue_compute(s->g->ws.q) == COMPUTE_BF16 ? DT_BF16 : DT_F32;
-    size_t at = 0;
-    for (int64_t l = 0; l < layers_of(m); l++) {
-        const part *const *parts = m->layers[l].parts;
-        for (int i = 0; parts[i]; i++) {
-            if (parts[i]->cache == CACHE_NONE) continue;
-            int64_t width = parts[i]->cache_width(&m->cfg);
-            s->cache[l][parts[i]->cache] =
-                (cache_rows){.rows = s->memory ? (char *)s->memory + at : NULL, .type = type, .width = width};
-            at += ((size_t)(width * s->capacity) * dtype_size(type) + 4095) / 4096 * 4096;
-        }
+dtype engine_cache_type(const engine *g) {
+    return queue_compute(g->ws.q) == COMPUTE_BF16 ? DT_BF16 : DT_F32;
+}
+
+/* All of a session but its pages. */
+static status session_make(session **out, engine *g, page_pool *pool, int64_t capacity, error *e) {
+    session *s = calloc(1, sizeof *s);
+    if (!s) return fail(e, ERR_NOMEM, "memory is out");
+    *s = (session){.g = g, .pool = pool, .capacity = capacity};
+    s->tokens = malloc((size_t)capacity * sizeof *s->tokens);
+    s->pages = malloc((size_t)pages_of(capacity) * sizeof *s->pages);
+    s->cache = malloc((size_t)cached_layers(g->m) * sizeof *s->cache);
+    if (!s->tokens || !s->pages || !s->cache) {
+        session_close(s);
+        return fail(e, ERR_NOMEM, "memory is out");
     }
-    return at;
+    memcpy(s->cache, pool->slots, (size_t)cached_layers(g->m) * sizeof *s->cache);
+    *out = s;
+    return OK;
 }
 
 status session_open(session **out, engine *g, int64_t capacity, error *e) {
+    page_pool *pool;
     *out = NULL;
     if (capacity < 1) return fail(e, ERR_ARG, "a session of %lld tokens", (long long)capacity);
-    session *s = calloc(1, sizeof *s);
-    if (!s) return fail(e, ERR_NOMEM, "memory is out");
-    s->g = g;
-    s->capacity = capacity;
-    s->tokens = malloc((size_t)capacity * sizeof *s->tokens);
-    s->cache = calloc((size_t)layers_of(g->m), sizeof *s->cache);
-    if (s->tokens && s->cache) {
-        s->memory_bytes = lay_out(s);
-        s->memory =
-            mmap(NULL, s->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (s->memory == MAP_FAILED) s->memory = NULL;
-    }
-    if (!s->memory) {
-        size_t bytes = s->memory_bytes;
-        session_close(s);
-        return fail(e, ERR_NOMEM, "no memory for a cache of %lld tokens (%zu MB): ask for a shorter context",
-                    (long long)capacity, bytes >> 20);
-    }
-    lay_out(s);
-    *out = s;
+    TRY(pages_open(&pool, g->m, engine_cache_type(g), pages_of(capacity), e));
+    status st = session_make(out, g, pool, capacity, e);
+    if (st != OK) pages_close(pool);
+    else (*out)->alone = session_reserve(*out, capacity);
+    return st;
+}
+
+status session_open_in(session **out, engine *g, page_pool *pool, int64_t capacity, error *e) {
+    *out = NULL;
+    TRY(session_make(out, g, pool, capacity, e));
+    for (int64_t l = 0; l < cached_layers(g->m); l++)
+        for (int i = 0; i < CACHE_SLOTS; i++) (*out)->cache[l][i].pages = (*out)->pages;
     return OK;
 }
 
 void session_close(session *s) {
     if (!s) return;
-    if (s->memory) munmap(s->memory, s->memory_bytes);
+    if (s->alone) pages_close(s->pool);
+    else
+        for (int64_t i = 0; i < s->n_pages; i++) pages_drop(s->pool, s->pages[i]);
     free(s->tokens);
+    free(s->pages);
     free(s->cache);
     free(s->logits);
     free(s->hidden);
     free(s);
+}
+
+bool session_reserve(session *s, int64_t n) {
+    const int64_t need = pages_of(n) - s->n_pages;
+    if (need > s->pool->free) return false;
+    for (int64_t i = 0; i < need; i++) s->pages[s->n_pages++] = pages_take(s->pool);
+    return true;
+}
+
+void session_begin(session *s, const int32_t *tokens, int64_t n, const int32_t *pages) {
+    for (int64_t i = 0; i < pages_of(n); i++) {
+        pages_hold(s->pool, pages[i]);
+        s->pages[s->n_pages++] = pages[i];
+    }
+    memcpy(s->tokens, tokens, (size_t)n * sizeof *tokens);
+    s->length = s->mtp_length = n;
 }
 
 status session_take(session **out, engine *g, int64_t capacity, error *e) {
@@ -134,7 +147,7 @@ status session_take(session **out, engine *g, int64_t capacity, error *e) {
 
 void session_keep(session *s) {
     if (!s) return;
-    if (s->memory_bytes > KEPT_BYTES) {
+    if (s->pool->memory_bytes > KEPT_BYTES) {
         session_close(s);
         return;
     }
@@ -154,7 +167,7 @@ static size_t held_bytes(const session *s, int64_t l, int slot) {
 
 uint64_t session_cache_bytes(const session *s) {
     uint64_t sum = 0;
-    for (int64_t l = 0; l < layers_of(s->g->m); l++)
+    for (int64_t l = 0; l < cached_layers(s->g->m); l++)
         for (int i = 0; i < CACHE_SLOTS; i++) sum += held_bytes(s, l, i);
     return sum;
 }
@@ -187,9 +200,10 @@ status session_fork(session *to, const session *from, error *e) {
     if (to->rows) memcpy(to->logits, from->logits + (from->rows - 1) * vocab, (size_t)vocab * sizeof *to->logits);
     if (waiting) memcpy(to->hidden, from->hidden, (size_t)(waiting * m->cfg.hidden_size) * sizeof *to->hidden);
     memcpy(to->tokens, from->tokens, (size_t)from->length * sizeof *to->tokens);
-    for (int64_t l = 0; l < layers_of(m); l++)
-        for (int i = 0; i < CACHE_SLOTS; i++)
-            if (from->cache[l][i].rows) memcpy(to->cache[l][i].rows, from->cache[l][i].rows, held_bytes(from, l, i));
+    for (int64_t i = 0; i < pages_of(from->length); i++) {
+        const int64_t left = from->length - i * CACHE_PAGE;
+        pages_copy(to->pool, to->pages[i], from->pool, from->pages[i], left < CACHE_PAGE ? left : CACHE_PAGE);
+    }
     to->length = from->length;
     to->mtp_length = from->mtp_length;
     to->drafting = from->drafting;
@@ -247,8 +261,8 @@ static status feed_mtp(session *s, const int32_t *next, int64_t known, float *lo
     return st;
 }
 
-/* One batch: the slices' rows, one after the other. */
-static status run_batch(engine *g, slice *parts, int count, error *e) {
+/* One batch: the slices' rows, one after the other. way: NULL, or as in sessions_extend_alike. */
+static status run_batch(engine *g, slice *parts, int count, const rows_way *way, error *e) {
     const model *m = g->m;
     const int64_t vocab = m->cfg.vocab_size, hidden = m->cfg.hidden_size;
     int64_t n = 0, n_out = 0;
@@ -284,9 +298,11 @@ static status run_batch(engine *g, slice *parts, int count, error *e) {
                .out = out,
                .logits = logits,
                .hidden = states,
-               .form = g->form};
+               .form = way ? MLA_ABSORBED : g->form};
     pthread_mutex_lock(&g->turn);
+    const rows_way before = way ? queue_rows(g->ws.q, *way) : ROWS_BY_NUMBER;
     status st = model_forward(m, &g->ws, &b, e);
+    if (way) queue_rows(g->ws.q, before);
     for (int64_t i = 0, at = 0; i < count && st == OK; i++) {
         slice *p = &parts[i];
         session *s = p->s;
@@ -320,8 +336,8 @@ static status check_tokens(const session *s, const int32_t *tokens, int64_t n, e
     return OK;
 }
 
-status sessions_extend(session *const *s, int count, const int32_t *const *tokens, const int64_t *n,
-                       const int64_t *want, error *e) {
+static status extend(session *const *s, int count, const int32_t *const *tokens, const int64_t *n, const int64_t *want,
+                     const rows_way *way, error *e) {
     if (count < 1) return fail(e, ERR_ARG, "no sessions");
     slice *parts = calloc((size_t)count, sizeof *parts);
     int64_t *done = calloc((size_t)count, sizeof *done);
@@ -344,12 +360,22 @@ status sessions_extend(session *const *s, int count, const int32_t *const *token
             done[k] += take;
             if (done[k] < n[k]) break;
         }
-        st = run_batch(s[0]->g, parts, used, e);
+        st = run_batch(s[0]->g, parts, used, way, e);
         while (i < count && done[i] == n[i]) i++;
     }
     free(parts);
     free(done);
     return st;
+}
+
+status sessions_extend(session *const *s, int count, const int32_t *const *tokens, const int64_t *n,
+                       const int64_t *want, error *e) {
+    return extend(s, count, tokens, n, want, NULL, e);
+}
+
+status sessions_extend_alike(session *const *s, int count, const int32_t *const *tokens, const int64_t *n,
+                             const int64_t *want, rows_way way, error *e) {
+    return extend(s, count, tokens, n, want, &way, e);
 }
 
 status session_sync(session *s, const int32_t *tokens, int64_t n, int64_t *kept, session_progress *progress, void *arg,

@@ -4,7 +4,7 @@
 #define HADAL_INFER_SESSION_H
 
 #include <pthread.h>
-#include "model/model.h"
+#include "infer/pages.h"
 
 enum { MAX_DRAFTS = OP_FEW_ROWS - 1 }; /* tokens checked in one step stay few rows: bit-identical to one by one */
 
@@ -31,8 +31,10 @@ typedef struct session {
     int64_t capacity, length;         /* tokens that fit, tokens held */
     int32_t *tokens;                  /* [capacity] */
     cache_rows (*cache)[CACHE_SLOTS]; /* [layers with MTP layers][slot] */
-    void *memory;                     /* all cache rows: reserved, backed by the system when written */
-    size_t memory_bytes;
+    page_pool *pool;
+    bool alone;     /* the pool is this session's: all of its pages, in order */
+    int32_t *pages; /* [capacity / CACHE_PAGE, rounded up], of which it holds n_pages */
+    int64_t n_pages;
     int64_t rows;  /* rows of logits of the last step: one per checked token */
     float *logits; /* [rows][vocab]; the last is that of the next token. NULL before the first step */
     int64_t rows_capacity;
@@ -46,6 +48,16 @@ typedef struct session {
 
 status session_open(session **out, engine *g, int64_t capacity, error *e);
 void session_close(session *s);
+dtype engine_cache_type(const engine *g); /* of the numbers in caches */
+
+/* A session in a pool that it shares with others. It begins with no page: session_reserve takes pages until n tokens
+ * fit (false: the pool has too few, none is taken then). session_begin makes an empty session hold n tokens whose pages
+ * (of the same pool) hold their rows already: it becomes a holder of all of them. The last one may be a part of a page;
+ * then the session must be its only writer. MTP caches are taken for right: what is missing there costs drafts, no
+ * more. */
+status session_open_in(session **out, engine *g, page_pool *pool, int64_t capacity, error *e);
+bool session_reserve(session *s, int64_t n);
+void session_begin(session *s, const int32_t *tokens, int64_t n, const int32_t *pages);
 
 /* For those who need many sessions for a short time: session_keep closes one, unless its caches are small; the engine
  * keeps it then for session_take, which opens one when none is kept or it has no room for so many tokens. (To a small
@@ -70,6 +82,11 @@ void session_set_drafting(session *s, bool on);
  * ids are checked; a full session is ERR_ARG. */
 status sessions_extend(session *const *s, int count, const int32_t *const *tokens, const int64_t *n,
                        const int64_t *want, error *e);
+
+/* The same; every row's bits depend on its own sequence alone, not on who else is in the batch: of prompts with
+ * ROWS_MANY, of answers with ROWS_FEW. Latent attention is absorbed. */
+status sessions_extend_alike(session *const *s, int count, const int32_t *const *tokens, const int64_t *n,
+                             const int64_t *want, rows_way way, error *e);
 
 /* Makes the session hold exactly these tokens: keeps the longest common prefix, computes the rest (at least the last
  * token). *kept (may be NULL): tokens taken from the cache. A progress function may cancel between chunks. */

@@ -33,7 +33,7 @@ compute queue_compute(const queue *q);
  * With the other two a row's result never depends on which and how many rows are in its product: what training wants,
  * where an expert's rows may be cut in any way, and batches of sequences that come and go. */
 typedef enum rows_way { ROWS_BY_NUMBER, ROWS_MANY, ROWS_FEW } rows_way;
-void queue_rows(queue *q, rows_way way);
+rows_way queue_rows(queue *q, rows_way way); /* gives the way before */
 
 /* Rows of a sequence's cache that lie together. */
 enum { CACHE_PAGE = 256 };

@@ -57,8 +57,10 @@ void queue_fp8_powers(queue *q) {
     q->fp8_powers = true;
 }
 
-void queue_rows(queue *q, rows_way way) {
+rows_way queue_rows(queue *q, rows_way way) {
+    const rows_way before = q->rows;
     q->rows = way;
+    return before;
 }
 
 compute queue_compute(const queue *q) {
