@@ -33,6 +33,7 @@ static flash_job head_job(const attention *a, int head) {
         .type = a->kv_type,
         .k_stride = a->k_stride,
         .v_stride = a->v_stride,
+        .pages = a->pages,
         .seen = a->T - a->n + 1,
         .grow = 1,
         .d_qk = a->d_qk,

@@ -12,9 +12,9 @@
 #include "kernels/ops.h"
 
 enum {
-    PANEL = 16,      /* vectors in a panel */
-    STEP_PANELS = 2, /* panels that one step takes at most */
-    KEY_BLOCK = 256  /* keys of one step of the online softmax: blocks start at multiples of it */
+    PANEL = 16,            /* vectors in a panel */
+    STEP_PANELS = 2,       /* panels that one step takes at most */
+    KEY_BLOCK = CACHE_PAGE /* keys of one step of the online softmax: blocks start at multiples of it */
 };
 
 /* One step of the online softmax (see flash.h): `panels` panels of queries meet one block of keys. */
@@ -39,7 +39,7 @@ typedef struct attn_step {
 
 /* Attention of one token in F32 where ROW_HEADS heads or one less share the keys: too few to fill a panel. Scores are
  * dot products along d_qk, in F32; the softmax takes all keys at once. */
-enum { ROW_HEADS = 4, ROW_KEYS = 512, ROW_DIMS = 16 };
+enum { ROW_HEADS = 4, ROW_KEYS = CACHE_PAGE, ROW_DIMS = 16 };
 typedef struct attn_row {
     const float *q; /* head h: q + h * d_qk */
     int heads;

@@ -98,6 +98,11 @@ static int64_t visible(const flash_job *j, int64_t r) {
     return j->seen + r / j->group * j->grow;
 }
 
+/* The row in memory of the first key of a block. */
+static int64_t block_row(const flash_job *j, int64_t key) {
+    return j->pages ? (int64_t)j->pages[key / KEY_BLOCK] * KEY_BLOCK : key;
+}
+
 static void pack_queries(const attn_product *p, const unit *u, const flash_job *j, void *out) {
     size_t panel_bytes = (size_t)(pad(j->d_qk, p->dim_pad) * PANEL) * dtype_size(p->type);
     for (int64_t first = 0; first < u->rows; first += PANEL) {
@@ -115,8 +120,9 @@ static void pack_queries(const attn_product *p, const unit *u, const flash_job *
 static void take_keys(const attn_product *p, const flash_job *j, const space *w, int64_t key, int keys, attn_step *a) {
     size_t size = dtype_size(j->type);
     bool same = j->type == p->in_place && !j->index;
-    const char *k = (const char *)j->k + (j->index ? 0 : (size_t)(key * j->k_stride) * size);
-    const char *v = (const char *)j->v + (size_t)(key * j->v_stride) * size;
+    int64_t row = j->index ? 0 : block_row(j, key);
+    const char *k = (const char *)j->k + (size_t)(row * j->k_stride) * size;
+    const char *v = (const char *)j->v + (size_t)(row * j->v_stride) * size;
     dtype v_type = j->type;
     int64_t v_stride = j->v_stride;
     a->keys = keys;

@@ -24,6 +24,7 @@ typedef struct flash_job {
     const void *k, *v; /* v may be k: the values are then the first d_v numbers of the keys */
     dtype type;
     int64_t k_stride, v_stride;
+    const int32_t *pages; /* where the keys lie, see ops.h; NULL: in order */
     const int32_t *index; /* NULL, or the rows of k that are the keys; v is k then */
     int64_t seen, grow;   /* query i sees the keys 0 .. seen + i * grow - 1 */
     int d_qk, d_v;

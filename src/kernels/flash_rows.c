@@ -1,5 +1,6 @@
 /* Queries whose few heads would leave most of a panel empty: a kernel takes them one by one. A job's first queries,
- * which see few keys, go this way whatever the number of its queries: so results do not depend on it. */
+ * which see no more keys than lie in a page, go this way whatever the number of its queries: so results do not depend
+ * on it. */
 #include "kernels/attn_micro.h"
 #include "kernels/flash.h"
 #include "kernels/queue.h"
@@ -23,9 +24,10 @@ static void rows_task(void *arg, int64_t task, int thread) {
     const piece *p = &c->piece[task];
     const flash_job *j = p->job;
     (void)thread;
+    const int64_t row = j->pages ? (int64_t)j->pages[0] * CACHE_PAGE : 0;
     attn_row a = {.heads = (int)j->group,
-                  .k = j->k,
-                  .v = j->v,
+                  .k = (const float *)j->k + row * j->k_stride,
+                  .v = (const float *)j->v + row * j->v_stride,
                   .k_stride = j->k_stride,
                   .v_stride = j->v_stride,
                   .d_qk = j->d_qk,

@@ -9,8 +9,8 @@
 #include <string.h>
 
 enum {
-    KEYS = 256,   /* keys that are packed together */
-    QUERIES = 32, /* queries of a task at most: they share the packed keys */
+    KEYS = CACHE_PAGE, /* keys that are packed together */
+    QUERIES = 32,      /* queries of a task at most: they share the packed keys */
     ROWS = 32, /* rows (heads of queries) that are multiplied together: queries with few heads go several at a time */
     ALIGN = 64
 };
@@ -99,11 +99,12 @@ static void score_block(const selection *s, const space *at, int64_t first, int6
     size_t size = dtype_size(s->p->type), panel_bytes = (size_t)(d * PANEL) * size;
     int64_t keys = visible(a, end - 1) - key;
     if (keys > KEYS) keys = KEYS;
+    const int64_t row = a->pages ? (int64_t)a->pages[key / KEYS] * KEYS : key;
     for (int64_t c = 0; c < keys; c += PANEL) {
         int count = keys - c < PANEL ? (int)(keys - c) : PANEL;
         const void *rows[PANEL];
         for (int r = 0; r < count; r++)
-            rows[r] = (const char *)a->keys + (size_t)((key + c + r) * a->key_stride) * dtype_size(a->key_type);
+            rows[r] = (const char *)a->keys + (size_t)((row + c + r) * a->key_stride) * dtype_size(a->key_type);
         s->p->pack_panel((char *)at->panels + (size_t)(c / PANEL) * panel_bytes, rows, a->key_type, count, a->dim);
     }
     int64_t step = together(s->p, a);

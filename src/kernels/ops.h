@@ -35,7 +35,9 @@ compute queue_compute(const queue *q);
 typedef enum rows_way { ROWS_BY_NUMBER, ROWS_MANY, ROWS_FEW } rows_way;
 rows_way queue_rows(queue *q, rows_way way); /* gives the way before */
 
-/* Rows of a sequence's cache that lie together. */
+/* Rows of a sequence's cache that lie together. Where an operation takes `pages`, the row of position t is row
+ * pages[t / CACHE_PAGE] * CACHE_PAGE + t % CACHE_PAGE of the memory it is given; pages NULL: row t. Bits of results do
+ * not depend on where the pages are. */
 enum { CACHE_PAGE = 256 };
 
 /* COMPUTE_FP8: scales are powers of two from now on ("scale_fmt": "ue8m0"). */
@@ -94,6 +96,7 @@ typedef struct attention {
     int64_t ldq; /* head h of row i: q + i * ldq + h * d_qk */
     int64_t n, T;
     const void *k, *v;
+    const int32_t *pages;
     dtype kv_type;
     int64_t k_stride, v_stride, k_head_stride, v_head_stride;
     int heads, kv_heads, d_qk, d_v;
@@ -103,8 +106,8 @@ void op_attention(queue *q, const attention *list, int count);
 
 /* Absorbed MLA over latent rows (DeepSeek-V2 report, 2.1.2): all heads share one row of rank + rope numbers a token.
  * o[i][h][0..rank) = sum_s softmax_s(scale q[i][h] . row[s]) row[s][0..rank).
- * keep: NULL, or for query i the keep_n[i] rows keep[i * keep_stride ..] (ascending, all visible): only those are read.
- */
+ * keep: NULL, or for query i the keep_n[i] positions keep[i * keep_stride ..] (ascending, all visible): only their rows
+ * are read. */
 typedef struct latent_attention {
     real *o;
     int64_t ldo; /* head h of row i: o + i * ldo + h * rank */
@@ -112,6 +115,7 @@ typedef struct latent_attention {
     int64_t ldq; /* head h of row i: q + i * ldq + h * (rank + rope) */
     int64_t n, T;
     const void *rows;
+    const int32_t *pages;
     dtype row_type; /* F32 or BF16 */
     int64_t row_stride;
     int heads, rank, rope;
@@ -130,6 +134,7 @@ typedef struct index_select {
     const real *w; /* [n][heads], rows ldw apart */
     int64_t ldw;
     const void *keys; /* [T][dim] */
+    const int32_t *pages;
     dtype key_type;
     int64_t key_stride;
     int64_t n, T;

@@ -113,6 +113,7 @@ static status decode(part_call *c) {
                               .T = seq->pos + seq->n,
                               .k = cache->rows,
                               .v = (const char *)cache->rows + (size_t)(kv * d) * dtype_size(cache->type),
+                              .pages = cache->pages,
                               .kv_type = cache->type,
                               .k_stride = width,
                               .v_stride = width,

@@ -295,6 +295,7 @@ static status absorbed(part_call *c, const sequence *const *seq, int count, real
                                      .n = n,
                                      .T = seq[s]->pos + n,
                                      .rows = cache->rows,
+                                     .pages = cache->pages,
                                      .row_type = cache->type,
                                      .row_stride = cache->width,
                                      .heads = (int)heads,
@@ -327,7 +328,8 @@ static void share_rope(void *arg, int64_t task, int thread) {
     const share_call *s = arg;
     const size_t size = dtype_size(s->cache->type), bytes = (size_t)s->rope * size;
     for (int64_t t = task * SHARE_ROWS; t < s->T && t < (task + 1) * SHARE_ROWS; t++) {
-        const char *from = (const char *)s->cache->rows + (size_t)(t * s->cache->width + s->rank) * size;
+        const char *from =
+            (const char *)s->cache->rows + (size_t)(cache_row(s->cache, t) * s->cache->width + s->rank) * size;
         for (int64_t h = 0; h < s->heads; h++)
             memcpy(s->k + (size_t)((t * s->heads + h) * (s->nope + s->rope) + s->nope) * size, from, bytes);
     }

@@ -115,6 +115,7 @@ static status decode(part_call *c) {
         const cache_rows *keys = &x->seq[i].cache[c->layer][CACHE_INDEX];
         jobs[i] = selection(c, &s, &x->seq[i]);
         jobs[i].keys = keys->rows;
+        jobs[i].pages = keys->pages;
         jobs[i].key_type = keys->type;
         jobs[i].key_stride = keys->width;
         jobs[i].scores = scores;

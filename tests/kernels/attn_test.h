@@ -72,6 +72,38 @@ static inline void *as_type(const float *x, int64_t n, dtype type) {
     return out;
 }
 
+/* The pages of T rows: any of a pool that has more of them, in any order. */
+static inline int64_t pool_pages(int64_t T) {
+    return 2 * (T / CACHE_PAGE + 1);
+}
+
+static inline int32_t *random_pages(uint64_t seed, int64_t T) {
+    int64_t n = pool_pages(T);
+    int32_t *pages = malloc((size_t)n * sizeof *pages);
+    assert_non_null(pages);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = (int64_t)(rng_uniform(seed, 0, (uint64_t)i) * (double)(i + 1));
+        pages[i] = pages[at];
+        pages[at] = (int32_t)i;
+    }
+    return pages;
+}
+
+/* `size` elements, rows `stride` apart, as T rows of a pool; what is nobody's is NaN. */
+static inline void *in_pages(const void *rows, dtype type, int64_t size, int64_t stride, int64_t T,
+                             const int32_t *pages) {
+    size_t element = dtype_size(type), bytes = (size_t)(pool_pages(T) * CACHE_PAGE * stride) * element;
+    char *pool = malloc(bytes);
+    assert_non_null(pool);
+    memset(pool, 0xff, bytes);
+    for (int64_t t = 0; t < T; t++) {
+        int64_t row = pages[t / CACHE_PAGE] * CACHE_PAGE + t % CACHE_PAGE, left = size - t * stride;
+        memcpy(pool + (size_t)(row * stride) * element, (const char *)rows + (size_t)(t * stride) * element,
+               (size_t)(left < stride ? left : stride) * element);
+    }
+    return pool;
+}
+
 /* A number as a product sees it. */
 static inline double operand(double x, compute c) {
     return c == COMPUTE_BF16 ? (double)bf16_to_f32(f32_to_bf16((float)x)) : x;

@@ -194,6 +194,45 @@ static void test_few_rows_as_alone(void **state) {
     }
 }
 
+/* Keys and values in pages give the bits that they give in order. */
+static void test_pages(void **state) {
+    (void)state;
+    static const shape shapes[] = {{1, 700, 6, 2, 40, 24, 0},    {3, 257, 14, 2, 64, 64, 5},
+                                   {8, 1300, 3, 3, 192, 128, 0}, {300, 600, 4, 1, 64, 64, 0},
+                                   {40, 40, 6, 2, 32, 48, 5},    {30, 520, 5, 1, 33, 17, 1},
+                                   {2, 256, 4, 1, 128, 128, 0},  {70, 300, 3, 1, 32, 16, 3}};
+    for (int l = 0; l < LENGTH(test_levels); l++) {
+        for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
+            queue *q = open_level(l, 2, c);
+            if (!q) continue;
+            for (int i = 0; i < LENGTH(shapes); i++) {
+                for (int type = DT_F32; type <= DT_BF16; type++) {
+                    problem p = make(shapes[i], type);
+                    const int64_t T = p.s.T, k_n = (T * p.s.kv_heads - 1) * p.k_head + p.s.d_qk,
+                                  v_n = (T * p.s.kv_heads - 1) * p.v_head + p.s.d_v;
+                    float *o = numbers(o_size(&p)), *paged = numbers(o_size(&p));
+                    int32_t *pages = random_pages((uint64_t)i, T);
+                    void *k = in_pages(p.k_cache, type, k_n, p.k_stride, T, pages);
+                    void *v = in_pages(p.v_cache, type, v_n, p.v_stride, T, pages);
+                    attention a[2] = {call_of(&p, o), call_of(&p, paged)};
+                    a[1].k = k;
+                    a[1].v = v;
+                    a[1].pages = pages;
+                    op_attention(q, a, 2);
+                    assert_memory_equal(o, paged, (size_t)o_size(&p) * sizeof(float));
+                    release(o, o_size(&p));
+                    release(paged, o_size(&p));
+                    free(pages);
+                    free(k);
+                    free(v);
+                    drop(&p);
+                }
+            }
+            queue_close(q);
+        }
+    }
+}
+
 /* NaN, infinities and huge numbers come out as something, and in time. */
 static void test_odd_numbers(void **state) {
     (void)state;
@@ -220,10 +259,8 @@ static void test_odd_numbers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_double),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_few_rows_as_alone),
-        cmocka_unit_test(test_odd_numbers),
+        cmocka_unit_test(test_against_double), cmocka_unit_test(test_threads), cmocka_unit_test(test_few_rows_as_alone),
+        cmocka_unit_test(test_odd_numbers),    cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

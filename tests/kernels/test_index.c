@@ -13,6 +13,7 @@ typedef struct problem {
     int64_t ldq, ldw, stride, ld_scores, keep_stride;
     float *q, *w, *keys, *scores;
     void *cache;
+    const int32_t *pages;
     int32_t *keep, *keep_n;
 } problem;
 
@@ -52,6 +53,7 @@ static void run(queue *q, const problem *p, bool want_scores) {
                       .w = p->w,
                       .ldw = p->ldw,
                       .keys = p->cache,
+                      .pages = p->pages,
                       .key_type = p->type,
                       .key_stride = p->stride,
                       .n = p->s.n,
@@ -190,11 +192,43 @@ static void test_threads(void **state) {
     }
 }
 
+/* Keys in pages give the scores that they give in order, bit by bit, and the same choice. */
+static void test_pages(void **state) {
+    (void)state;
+    static const shape shapes[] = {{1, 1100, 16, 64, 100, 0}, {8, 700, 5, 20, 300, 3}, {60, 600, 7, 24, 50, 0}};
+    for (int l = 0; l < LENGTH(test_levels); l++) {
+        for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
+            queue *q = open_level(l, 2, c);
+            if (!q) continue;
+            for (int i = 0; i < LENGTH(shapes); i++) {
+                for (int type = DT_F32; type <= DT_BF16; type++) {
+                    problem a = make(shapes[i], type), b = make(shapes[i], type);
+                    int32_t *pages = random_pages((uint64_t)i, b.s.T);
+                    void *pool = in_pages(b.cache, type, (b.s.T - 1) * b.stride + b.s.dim, b.stride, b.s.T, pages);
+                    free(b.cache);
+                    b.cache = pool;
+                    b.pages = pages;
+                    run(q, &a, true);
+                    run(q, &b, true);
+                    assert_memory_equal(a.keep_n, b.keep_n, (size_t)a.s.n * sizeof(int32_t));
+                    assert_memory_equal(a.keep, b.keep, (size_t)(a.s.n * a.keep_stride) * sizeof(int32_t));
+                    assert_memory_equal(a.scores, b.scores, (size_t)((a.s.n - 1) * a.ld_scores + a.s.T) * 4);
+                    free(pages);
+                    drop(&a);
+                    drop(&b);
+                }
+            }
+            queue_close(q);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scores_and_choice),
         cmocka_unit_test(test_ties_and_odd_numbers),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -200,6 +200,41 @@ static void test_few_rows_as_alone(void **state) {
     }
 }
 
+/* Rows in pages give the bits that they give in order, with lists and without. */
+static void test_pages(void **state) {
+    (void)state;
+    static const shape shapes[] = {{1, 700, 16, 64, 32, 0, 0},     {8, 1300, 7, 28, 4, 2, 0},
+                                   {60, 600, 5, 24, 8, 0, 0},      {4, 900, 16, 64, 32, 0, 600},
+                                   {40, 700, 16, 64, 32, 0, 290},  {20, 520, 70, 20, 4, 3, 100},
+                                   {1, 1500, 128, 64, 32, 0, 1100}};
+    for (int l = 0; l < LENGTH(test_levels); l++) {
+        for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
+            queue *q = open_level(l, 2, c);
+            if (!q) continue;
+            for (int i = 0; i < LENGTH(shapes); i++) {
+                for (int type = DT_F32; type <= DT_BF16; type++) {
+                    problem p = make(shapes[i], type);
+                    const int64_t T = p.s.T, size = (T - 1) * p.stride + p.s.rank + p.s.rope;
+                    float *o = numbers(o_size(&p)), *paged = numbers(o_size(&p));
+                    int32_t *pages = random_pages((uint64_t)i, T);
+                    void *rows = in_pages(p.cache, type, size, p.stride, T, pages);
+                    latent_attention a[2] = {call_of(&p, o), call_of(&p, paged)};
+                    a[1].rows = rows;
+                    a[1].pages = pages;
+                    op_latent_attention(q, a, 2);
+                    assert_memory_equal(o, paged, (size_t)o_size(&p) * sizeof(float));
+                    release(o, o_size(&p));
+                    release(paged, o_size(&p));
+                    free(pages);
+                    free(rows);
+                    drop(&p);
+                }
+            }
+            queue_close(q);
+        }
+    }
+}
+
 /* A list that keeps every visible row gives what no list gives. */
 static void test_keep_all(void **state) {
     (void)state;
@@ -251,7 +286,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_double),    cmocka_unit_test(test_threads),
         cmocka_unit_test(test_few_rows_as_alone), cmocka_unit_test(test_keep_all),
-        cmocka_unit_test(test_keep_none),
+        cmocka_unit_test(test_keep_none),         cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
