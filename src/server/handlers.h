@@ -7,6 +7,9 @@
 void handle_chat_completions(server *s, exchange *x);
 void handle_completions(server *s, exchange *x);
 void handle_responses(server *s, exchange *x);
+void handle_response(server *s, exchange *x);        /* GET, of one that is kept */
+void handle_response_forget(server *s, exchange *x); /* DELETE */
+void handle_response_tokens(server *s, exchange *x); /* /v1/responses/input_tokens */
 void handle_messages(server *s, exchange *x);
 void handle_count_tokens(server *s, exchange *x); /* of /v1/messages */
 void handle_page(server *s, exchange *x);         /* the page for people */

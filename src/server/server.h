@@ -47,5 +47,7 @@ const server_options *server_settings(const server *s);
 int64_t server_started(const server *s);           /* seconds since 1970: "created" */
 struct call_memory *server_calls(const server *s); /* call_memory.h */
 struct metrics *server_metrics(const server *s);   /* metrics.h */
+/* Answers that /v1/responses keeps; the server opens it with its defaults and closes it (responses_memory.h). */
+struct response_memory *server_responses(const server *s);
 
 #endif

@@ -1,0 +1,121 @@
+/* POST /v1/messages and /v1/messages/count_tokens. */
+#include "server/messages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "server/handlers.h"
+
+typedef struct message_writer {
+    exchange *x;
+    char *model;
+    char signature[32];
+    bool stream;
+    message_blocks blocks;
+} message_writer;
+
+static void send_event(void *arg, const char *name, json_t *data) {
+    exchange_event_json(((message_writer *)arg)->x, name, data);
+}
+
+static void begin(void *arg, chat_job *j) {
+    message_writer *w = arg;
+    if (!w->stream) return;
+    exchange_stream(w->x);
+    chat_usage usage = *chat_job_usage(j);
+    json_t *message = message_json(exchange_id(w->x), w->model, NULL, NULL, &usage);
+    send_event(w, "message_start", json_pack("{s:s, s:o}", "type", "message_start", "message", message));
+    send_event(w, "ping", json_pack("{s:s}", "type", "ping"));
+}
+
+static void piece(void *arg, chat_job *j, int sample, const hadal_piece *p, const json_t *logprobs) {
+    (void)logprobs;
+    const chat_sample *s = chat_job_sample(j, sample);
+    message_blocks_piece(&((message_writer *)arg)->blocks, p,
+                         p->kind == HADAL_PIECE_CALL ? s->calls[p->call].id : NULL);
+}
+
+static void finish(void *arg, chat_job *j, int sample) {
+    (void)j;
+    (void)sample;
+    message_blocks_finish(&((message_writer *)arg)->blocks);
+}
+
+static void end(void *arg, chat_job *j) {
+    message_writer *w = arg;
+    const chat_sample *s = chat_job_sample(j, 0);
+    if (!w->stream) {
+        json_t *content = w->blocks.content;
+        w->blocks.content = NULL;
+        exchange_json(w->x, 200, message_json(exchange_id(w->x), w->model, content, s, chat_job_usage(j)));
+        return;
+    }
+    send_event(w, "message_delta",
+               json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta", "stop_reason",
+                         message_stop_reason(s), "stop_sequence", s->stop, "usage", message_usage(chat_job_usage(j))));
+    send_event(w, "message_stop", json_pack("{s:s}", "type", "message_stop"));
+    exchange_end(w->x);
+}
+
+static void failed(void *arg, chat_job *j, int code, const char *message) {
+    message_writer *w = arg;
+    (void)j;
+    if (!exchange_answered(w->x)) {
+        exchange_error(w->x, code ? code : 499, NULL, NULL, "%s", message);
+        return;
+    }
+    send_event(w, "error",
+               json_pack("{s:s, s:{s:s, s:s}}", "type", "error", "error", "type",
+                         code == 503 ? "overloaded_error" : "api_error", "message", message));
+    exchange_end(w->x);
+}
+
+static void release(void *arg) {
+    message_writer *w = arg;
+    message_blocks_free(&w->blocks);
+    free(w->model);
+    free(w);
+}
+
+static const chat_writer writer = {begin, piece, finish, end, failed, release};
+
+/* The translated request, or false: it was answered with an error. */
+static bool translate(exchange *x, const json_t *request, bool counting, translation *t) {
+    if (messages_translate(t, request, counting)) return true;
+    exchange_error(x, t->status == 500 ? 500 : 400, t->param, NULL, "%s", t->text); /* the API knows no 422 */
+    return false;
+}
+
+void handle_messages(server *s, exchange *x) {
+    translation t = {0};
+    json_t *request = chat_parse_body(x);
+    if (request && translate(x, request, false, &t)) {
+        message_writer *w = calloc(1, sizeof *w);
+        if (w) w->model = strdup(json_string_value(json_object_get(request, "model")));
+        if (w && w->model) {
+            w->x = x;
+            w->stream = json_is_true(json_object_get(request, "stream"));
+            snprintf(w->signature, sizeof w->signature, "%s", exchange_id(x));
+            w->blocks.signature = w->signature;
+            w->blocks.event = w->stream ? send_event : NULL;
+            w->blocks.arg = w;
+            chat_start(s, x, t.body, &writer, w);
+        } else {
+            free(w);
+            exchange_error(x, 500, NULL, NULL, "memory is out");
+        }
+    }
+    translation_end(&t);
+    json_decref(request);
+}
+
+void handle_count_tokens(server *s, exchange *x) {
+    translation t = {0};
+    json_t *request = chat_parse_body(x);
+    if (request && translate(x, request, true, &t)) {
+        int n = chat_count_tokens(s, x, t.body);
+        if (n >= 0) exchange_json(x, 200, json_pack("{s:i}", "input_tokens", n));
+    }
+    translation_end(&t);
+    json_decref(request);
+}

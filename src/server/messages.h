@@ -1,0 +1,32 @@
+/* Anthropic's Messages API over chat completions: what goes in (messages_request.c), what comes out, whole or as events
+ * (messages_answer.c). Shapes: the API's reference and the types of its Python client, 2.12. */
+#ifndef HADAL_SERVER_MESSAGES_H
+#define HADAL_SERVER_MESSAGES_H
+
+#include "server/chat.h"
+#include "server/translate.h"
+
+/* Fills t from a request; counting: it need not say max_tokens. False: a fault. */
+bool messages_translate(translation *t, const json_t *request, bool counting);
+
+/* Content blocks from the pieces of an answer: `content` grows by whole blocks, events tell of every step. */
+typedef struct message_blocks {
+    json_t *content;
+    json_t *open; /* the block that grows, or NULL */
+    str text;     /* of it: thinking, text, JSON of a tool's input */
+    const char *signature;
+    void (*event)(void *arg, const char *name, json_t *data); /* takes data; NULL: nobody listens */
+    void *arg;
+} message_blocks;
+
+void message_blocks_piece(message_blocks *b, const hadal_piece *p, const char *call_id);
+void message_blocks_finish(message_blocks *b); /* closes the open one */
+void message_blocks_free(message_blocks *b);
+
+const char *message_stop_reason(const chat_sample *s);
+/* {"input_tokens", "cache_read_input_tokens", "output_tokens" ...}; the cached tokens are no input tokens. */
+json_t *message_usage(const chat_usage *u);
+/* The message; takes content. s NULL: it only begins. */
+json_t *message_json(const char *id, const char *model, json_t *content, const chat_sample *s, const chat_usage *u);
+
+#endif
