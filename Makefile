@@ -40,6 +40,9 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(ISA) -c $< -o $@
 
+# page.c takes the page in as it is.
+$(BUILD)/src/server/page.o build/fuzz/src/server/page.o: src/server/page.html
+
 $(BUILD)/internal.a: $(LIBOBJ) $(SRVOBJ)
 	@rm -f $@
 	ar rcs $@ $^
