@@ -476,14 +476,19 @@ status page_folder_write(page_folder *f, const page_record *r, const void *paylo
     return s;
 }
 
+bool page_folder_holds(const page_folder *f, uint64_t key) {
+    const page *p = *place_of(f, f->model, key);
+    return p && p->state == GOOD;
+}
+
 status page_folder_read(page_folder *f, const page_record *r, void *payload, error *e) {
     char name[NAME_SIZE];
     struct stat st;
     uint8_t h[HEADER], expected[HEADER];
     TRY(check_record(r, e));
     name_of(name, f->model, r->key, "");
+    if (!page_folder_holds(f, r->key)) return fail(e, ERR_FORMAT, "%s/%s: not there", f->path, name);
     page *p = *place_of(f, f->model, r->key);
-    if (!p || p->state != GOOD) return fail(e, ERR_FORMAT, "%s/%s: not there", f->path, name);
     const size_t n = (size_t)payload_of(f, r);
     encode(expected, f->model, r, n);
     int fd = open_page(f, name, &st);
@@ -500,8 +505,7 @@ status page_folder_read(page_folder *f, const page_record *r, void *payload, err
 }
 
 void page_folder_remove(page_folder *f, uint64_t key) {
-    page *p = *place_of(f, f->model, key);
-    if (p && p->state != ABSENT) remove_page(f, p);
+    if (page_folder_holds(f, key)) remove_page(f, *place_of(f, f->model, key));
 }
 
 uint64_t page_folder_bytes(const page_folder *f) {

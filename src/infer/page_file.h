@@ -41,6 +41,7 @@ status page_folder_write(page_folder *f, const page_record *r, const void *paylo
 /* Reads the payload and marks the page as used. Wrong checksum, size or tokens: ERR_FORMAT, and the file is removed. */
 status page_folder_read(page_folder *f, const page_record *r, void *payload, error *e);
 
+bool page_folder_holds(const page_folder *f, uint64_t key); /* else it made room for others, or was never there */
 void page_folder_remove(page_folder *f, uint64_t key);
 uint64_t page_folder_bytes(const page_folder *f); /* of all files now */
 

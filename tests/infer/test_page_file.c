@@ -307,6 +307,7 @@ static void limit_of_bytes(void **state) {
     assert_int_equal(read_page(&x), OK);
     write_page(&y); /* c goes: the oldest without children, though a and b are older */
     assert_null(path_of(&c));
+    assert_true(!page_folder_holds(pages, c.key) && page_folder_holds(pages, a.key));
     assert_true(path_of(&a) && path_of(&b) && path_of(&x) && path_of(&y));
     assert_true(page_folder_bytes(pages) == 4 * one);
     write_page(&c); /* x goes: b and a are older, but before c */
