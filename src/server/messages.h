@@ -6,6 +6,10 @@
 #include "server/chat.h"
 #include "server/translate.h"
 
+/* The member in which a tool's input stands that is no JSON object: the way in which the API's documentation advises
+ * its users to send such an input back. */
+#define INVALID_JSON "INVALID_JSON"
+
 /* Fills t from a request; counting: it need not say max_tokens. False: a fault. */
 bool messages_translate(translation *t, const json_t *request, bool counting);
 

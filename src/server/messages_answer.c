@@ -27,7 +27,7 @@ static json_t *input_of(const str *text) {
     json_t *input = text->n ? json_loadb(text->p, text->n, JSON_ALLOW_NUL, NULL) : json_object();
     if (json_is_object(input)) return input;
     json_decref(input);
-    return json_pack("{s:o}", "INVALID_JSON", json_of(text));
+    return json_pack("{s:o}", INVALID_JSON, json_of(text));
 }
 
 void message_blocks_finish(message_blocks *b) {

@@ -105,8 +105,9 @@ static void read_tool_use(translation *t, const json_t *block) {
     const json_t *name = translation_need(t, block, "name", JSON_STRING);
     const json_t *input = translation_need(t, block, "input", JSON_OBJECT);
     if (t->status) return;
-    char *text = json_dumps(input, 0);
-    translation_call(t, id, name, json_string(text));
+    const json_t *written = json_object_get(input, INVALID_JSON);
+    char *text = json_is_string(written) ? NULL : json_dumps(input, 0);
+    translation_call(t, id, name, text ? json_string(text) : json_pack("O", written));
     free(text);
 }
 

@@ -10,6 +10,3 @@
 
 MISSING(handle_chat_completions)
 MISSING(handle_completions)
-MISSING(handle_responses)
-MISSING(handle_messages)
-MISSING(handle_count_tokens)
