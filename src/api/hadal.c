@@ -160,6 +160,17 @@ void hadal_sampling_defaults(const hadal_model *m, hadal_sampling *out) {
                             .repetition_penalty = s->repetition_penalty};
 }
 
+sampling api_sampling(const hadal_sampling *o) {
+    return (sampling){.temperature = o->temperature,
+                      .top_k = o->top_k,
+                      .top_p = o->top_p == 0 ? 1 : o->top_p,
+                      .min_p = o->min_p,
+                      .repetition_penalty = o->repetition_penalty == 0 ? 1 : o->repetition_penalty,
+                      .presence_penalty = o->presence_penalty,
+                      .frequency_penalty = o->frequency_penalty,
+                      .seed = o->seed};
+}
+
 typedef struct callback {
     hadal_on_token *token;
     void *arg;
@@ -186,7 +197,7 @@ static bool on_token(void *arg, const generated_token *t) {
     return c->token(c->arg, &out) == 0;
 }
 
-static void give_result(generated *a, hadal_result *r) {
+void api_give_result(generated *a, hadal_result *r) {
     static const char *const names[] = {
         [FINISH_LENGTH] = "length", [FINISH_EOS] = "eos", [FINISH_STOP] = "stop", [FINISH_CANCELLED] = "cancelled"};
     *r = (hadal_result){.n = a->text.n,
@@ -224,14 +235,7 @@ int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *pro
     hadal_sampling given;
     hadal_sampling_defaults(s[0]->model, &given);
     api_options(&given, sizeof given, o);
-    generation g = {.sampling = {.temperature = given.temperature,
-                                 .top_k = given.top_k,
-                                 .top_p = given.top_p == 0 ? 1 : given.top_p,
-                                 .min_p = given.min_p,
-                                 .repetition_penalty = given.repetition_penalty == 0 ? 1 : given.repetition_penalty,
-                                 .presence_penalty = given.presence_penalty,
-                                 .frequency_penalty = given.frequency_penalty,
-                                 .seed = given.seed},
+    generation g = {.sampling = api_sampling(&given),
                     .max_tokens = given.max_tokens,
                     .stop = given.stop,
                     .n_stop = given.stop ? given.n_stop : 0,
@@ -257,7 +261,7 @@ int hadal_generate_batch(hadal_session **s, int batch, const int32_t *const *pro
         callback c = {token, arg, given.progress, given.progress_arg};
         generate_hooks hooks = {.token = on_token, .prompt = on_prompt, .arg = &c};
         st = generate(inner, batch, prompts, lengths, &g, &hooks, answers, &why);
-        for (int i = 0; i < batch; i++) give_result(&answers[i], &out[i]);
+        for (int i = 0; i < batch; i++) api_give_result(&answers[i], &out[i]);
     }
     free(inner);
     free(lengths);

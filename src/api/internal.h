@@ -56,6 +56,11 @@ void api_options(void *to, size_t size, const void *from);
 /* The public code of a status; the sentence goes to `to` (may be NULL). */
 int api_result(status s, const error *from, hadal_error *to);
 
+/* How tokens are drawn, from the public options; zeros become what they mean. */
+sampling api_sampling(const hadal_sampling *o);
+/* An answer as the public result, which takes its memory. */
+void api_give_result(generated *a, hadal_result *r);
+
 /* What a training calls, by way of the caller's functions; as long as *o lives. */
 run_hooks api_hooks(hadal_train_options *o);
 

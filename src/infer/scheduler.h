@@ -2,8 +2,8 @@
  * step computes one token (and its drafts) for every running answer, and a chunk of the prompts that are being read.
  * Prefixes that requests have in common are computed once (prefix.h).
  *
- * What an answer gets does not depend on what else runs, bit for bit: rows of prompts go the way of many rows and rows of
- * answers the way of few, whatever their number (queue_rows), latent attention is absorbed, and an answer that was
+ * What an answer gets does not depend on what else runs, bit for bit: rows of prompts go the way of many rows and rows
+ * of answers the way of few, whatever their number (queue_rows), latent attention is absorbed, and an answer that was
  * dropped for want of memory is computed again in the same two ways. (Rows that a cached prefix has from another answer
  * were computed as that answer's: there the order of sums may differ from that of a prompt's rows.)
  *
@@ -43,9 +43,9 @@ typedef struct request { /* all that it points to lives until `over` */
     const token_bias *bias;
     int n_bias;
     const struct grammar *grammar; /* NULL: anything */
-    int logprobs;           /* as in `generation` */
-    int prompt_logprobs;    /* the same for the prompt's tokens */
-    bool policy_logprobs;   /* logprobs -1: under softmax(logits / temperature), see sampler_draw */
+    int logprobs;                  /* as in `generation` */
+    int prompt_logprobs;           /* the same for the prompt's tokens */
+    bool policy_logprobs;          /* logprobs -1: under softmax(logits / temperature), see sampler_draw */
     request_events events;
 } request;
 
@@ -55,6 +55,7 @@ typedef struct scheduler_options {
     int64_t capacity; /* tokens of prompt and answer */
     int64_t chunk;    /* most rows of prompts a step */
     int drafts;
+    bool alike; /* as above; false: rows go the queue's own way and answers are not kept as prefixes: for rollouts */
     const char *folder, *model_name; /* prefixes on disk; NULL: none */
     uint64_t folder_bytes;
     void (*warn)(void *arg, const char *line);
@@ -71,7 +72,8 @@ status scheduler_check(const scheduler *s, const request *r, error *e);
 status scheduler_add(scheduler *s, const request *r, uint64_t ticket, error *e);
 void scheduler_cancel(scheduler *s, uint64_t ticket);
 
-/* One step. false: there was nothing to do. A failure (memory, a NaN ...) ends the answers that it concerns, by done. */
+/* One step. false: there was nothing to do. A failure (memory, a NaN ...) ends the answers that it concerns, by done.
+ */
 bool scheduler_step(scheduler *s);
 /* Writes a page that waits to be kept on disk; false: none does. */
 bool scheduler_store(scheduler *s);

@@ -126,10 +126,7 @@ bool session_reserve(session *s, int64_t n) {
 }
 
 void session_begin(session *s, const int32_t *tokens, int64_t n, const int32_t *pages) {
-    for (int64_t i = 0; i < pages_of(n); i++) {
-        pages_hold(s->pool, pages[i]);
-        s->pages[s->n_pages++] = pages[i];
-    }
+    for (int64_t i = 0; i < pages_of(n); i++) s->pages[s->n_pages++] = pages[i];
     memcpy(s->tokens, tokens, (size_t)n * sizeof *tokens);
     s->length = s->mtp_length = n;
 }
