@@ -15,9 +15,8 @@ status json_parse(json_t **out, const char *text, size_t n, const char *name, er
     return fail(e, ERR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", name, je.text, je.line, je.column);
 }
 
-/* About the memory that jansson takes for a text: a hostile file of "{}," grows to a hundred times its size. Counts
- * what stands outside strings; the figures are jansson's structs and their allocations on a 64-bit machine. */
-static size_t parsed_bytes(const char *p, size_t n) {
+/* Counts what stands outside strings; the figures are jansson's structs and their allocations on a 64-bit machine. */
+size_t json_cost(const char *p, size_t n) {
     size_t sum = n;
     for (size_t i = 0; i < n; i++) switch (p[i]) {
         case '{': sum += 256; break;
@@ -37,7 +36,7 @@ status json_read(json_t **out, const char *path, size_t max_bytes, error *e) {
     *out = NULL;
     str s = {0};
     status st = file_read(&s, path, max_bytes, e);
-    if (st == OK && parsed_bytes(s.p, s.n) > PARSED_MAX)
+    if (st == OK && json_cost(s.p, s.n) > PARSED_MAX)
         st = fail(e, ERR_FORMAT, "%s: as parsed JSON it would take more than %d MB of memory", path, PARSED_MAX >> 20);
     if (st == OK) st = json_parse(out, s.p, s.n, path, e);
     str_free(&s);

@@ -12,6 +12,8 @@
 /* Duplicate keys, invalid UTF-8 and nesting deeper than jansson's limit are errors that say line and column;
  * `name` (a path) stands before them. */
 status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e);
+/* About the memory that a text takes when it is parsed: a hostile one of "{}," grows to a hundred times its size. */
+size_t json_cost(const char *text, size_t n);
 status json_read(json_t **out, const char *path, size_t max_bytes, error *e); /* and refuses what would fill memory */
 
 /* Getters of an object's members. A missing member or null gives the default; a wrong type is an error. */

@@ -180,10 +180,7 @@ static status read_switches(params *p, const json_t *body, mistake *m) {
     bool ignore_eos, skip;
     TRY(param_bool(body, "ignore_eos", false, &ignore_eos, m));
     TRY(param_bool(body, "skip_special_tokens", true, &skip, m));
-    if (!skip)
-        return mistaken(m, 400, "skip_special_tokens",
-                        "answers come without special tokens; ask for return_token_ids to see them");
-    TRY(param_bool(body, "return_token_ids", false, &p->token_ids, m));
+    if (!skip) return mistaken(m, 400, "skip_special_tokens", "answers come without special tokens");
     p->sampling.ignore_eos = ignore_eos;
     return OK;
 }
@@ -193,6 +190,7 @@ static status read_completion(params *p, const json_t *body, mistake *m) {
     TRY(param_bool(body, "echo", false, &p->echo, m));
     TRY(param_bool(body, "add_special_tokens", true, &p->add_special, m));
     TRY(param_bool(body, "parse_special", false, &p->parse_special, m));
+    TRY(param_bool(body, "return_token_ids", false, &p->token_ids, m));
     if (suffix && !json_is_string(suffix)) return mistaken(m, 400, "suffix", "suffix should be a text");
     p->suffix_n = json_string_length(suffix);
     p->suffix = p->suffix_n ? json_string_value(suffix) : NULL;

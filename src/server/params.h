@@ -37,7 +37,7 @@ typedef struct params {
     int n_bias, samples;
     bool seeded; /* else the caller draws sampling.seed */
     bool stream, include_usage, continuous_usage;
-    bool echo, add_special, parse_special, token_ids; /* completions, token_ids both */
+    bool echo, add_special, parse_special, token_ids; /* completions */
     const char *suffix;                               /* NULL: none */
     size_t suffix_n;
 } params;
