@@ -12,6 +12,7 @@ void metrics_request(metrics *m, const char *path, int status, double seconds); 
 void metrics_first_token(metrics *m, double seconds);                           /* since the request came */
 void metrics_next_token(metrics *m, double seconds);                            /* since the token before */
 void metrics_tokens(metrics *m, int prompt, int cached, int generated);         /* of a finished request */
-void metrics_write(metrics *m, const hadal_engine_stats *engine, str *out);
+/* engine: NULL while there is none. */
+void metrics_write(metrics *m, const hadal_engine_stats *engine, int connections, str *out);
 
 #endif

@@ -8,5 +8,4 @@
         exchange_error(x, 501, NULL, NULL, #name ": see src/server/missing.c"); \
     }
 
-MISSING(handle_chat_completions)
 MISSING(handle_completions)
