@@ -41,7 +41,7 @@ $(BUILD)/%.o: %.c
 	$(CC) $(CFLAGS) $(ISA) -c $< -o $@
 
 # page.c takes the page in as it is.
-$(BUILD)/src/server/page.o build/fuzz/src/server/page.o: src/server/page.html
+$(BUILD)/src/server/page.o build/fuzz/src/server/page.o: $(wildcard src/server/page*.html src/server/page*.js)
 
 $(BUILD)/internal.a: $(LIBOBJ) $(SRVOBJ)
 	@rm -f $@

@@ -1,8 +1,11 @@
-/* GET /: the page for people. It is a file of its own, page.html, whose bytes the assembler puts into the program. */
+/* GET /: the page for people, one file made of three that the assembler puts into the program as they are. */
 #include "server/handlers.h"
 
 __asm__(".pushsection .rodata\n"
         "page_begin: .incbin \"src/server/page.html\"\n"
+        ".incbin \"src/server/page_markdown.js\"\n"
+        ".incbin \"src/server/page.js\"\n"
+        ".ascii \"</script>\\n\"\n"
         "page_end:\n"
         ".popsection\n");
 extern const char page_begin[], page_end[];
