@@ -134,12 +134,17 @@ static status open_request(request *r, const folder_text *f, const char *message
     return s;
 }
 
+static chat_style style_of(const folder_text *f) {
+    return (chat_style){f->template, f->model_type, folder_text_format(f), f->tokenizer.t};
+}
+
 status folder_text_render(const folder_text *f, const char *messages_json, const char *options_json, char **text,
                           error *e) {
     request r;
     str out = {0};
     TRY(open_request(&r, f, messages_json, options_json, e));
-    status s = chat_render(f->template, f->model_type, r.messages, r.options, &out, e);
+    const chat_style style = style_of(f);
+    status s = chat_text(&out, &style, r.messages, r.options, e);
     if (s == OK && !(*text = str_take(&out))) s = fail(e, ERR_NOMEM, "memory is out");
     str_free(&out);
     close_request(&r);
@@ -171,7 +176,8 @@ static status encode(const folder_text *f, const char *messages_json, const char
     request r;
     if (!f->tokenizer.t) return fail(e, ERR_UNSUPPORTED, "the model's folder has no tokenizer.json");
     TRY(open_request(&r, f, messages_json, options_json, e));
-    status s = chat_encode(f->template, f->model_type, f->tokenizer.t, r.messages, r.options, out, e);
+    const chat_style style = style_of(f);
+    status s = chat_encode(out, &style, r.messages, r.options, e);
     close_request(&r);
     return s;
 }

@@ -51,15 +51,23 @@ static size_t lower_bound(const added_set *s, size_t low, size_t high, size_t i,
     return low;
 }
 
-static const added_token *longest_at(const added_set *s, const char *text, size_t n) {
+/* *cut: others are longer than the text, which is how they begin. */
+static const added_token *longest_at(const added_set *s, const char *text, size_t n, bool *cut) {
     const added_token *best = NULL;
-    size_t low = 0, high = s->n;
+    size_t low = 0, high = n && s->first[(uint8_t)text[0]] ? s->n : 0;
     for (size_t i = 0; i < n && low < high; i++) {
         low = lower_bound(s, low, high, i, (uint8_t)text[i]);
         high = lower_bound(s, low, high, i, (uint8_t)text[i] + 1u);
         while (low < high && s->token[low].n == i + 1) best = &s->token[low++];
     }
+    *cut = low < high;
     return best;
+}
+
+size_t added_at(const added_set *s, const char *text, size_t n, bool *cut) {
+    uint32_t c;
+    const added_token *t = longest_at(s, text, n, cut);
+    return t && t->n > utf8_get(t->text, &c) ? t->n : 0;
 }
 
 static size_t space_before(const char *text, size_t at) {
@@ -97,8 +105,9 @@ static bool inside_word(const char *text, size_t n, size_t start, size_t end) {
 bool added_next(const added_set *s, const char *text, size_t n, bool plain, size_t *from, size_t done, added_match *m) {
     if (!s->n) return false;
     while (*from < n) {
+        bool cut;
         size_t start = *from;
-        const added_token *t = s->first[(uint8_t)text[start]] ? longest_at(s, text + start, n - start) : NULL;
+        const added_token *t = longest_at(s, text + start, n - start, &cut);
         if (!t) {
             ++*from;
             continue;

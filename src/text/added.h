@@ -26,6 +26,10 @@ status added_add(added_set *s, const added_token *token, error *e);
 void added_sort(added_set *s);
 void added_free(added_set *s);
 
+/* The length of the longest token that the text begins with, 0: none; single characters, which are letters that a
+ * vocabulary lacks, do not count. *cut: a token begins here and is longer than the text. */
+size_t added_at(const added_set *s, const char *text, size_t n, bool *cut);
+
 typedef struct added_match {
     size_t start, end; /* with the white space that was taken along */
     int32_t id;

@@ -1,9 +1,17 @@
-/* From a conversation to the prompt's ids. What the template writes may be control tokens; what stands in the messages
- * and tools is text, whatever it says. */
+/* From a conversation to the prompt's ids.
+ *
+ * What the template writes may be control tokens; what stands in the messages and tools is text, whatever it says
+ * (tokenizer_mark). Only <think> and </think> in the content of assistant messages stay what they are: templates split
+ * answers there.
+ *
+ * An assistant message may have "token_ids": what the model once wrote as this message, without its end token. They
+ * stand in the prompt as they are, so that it begins with the very ids of the turn before. For this the conversation is
+ * rendered a second time with a mark instead of the message; if both renderings agree before and behind it, the
+ * template does put the message there. Reasoning that the template drops is dropped from the ids, too. */
 #ifndef HADAL_TEXT_CHAT_ENCODE_H
 #define HADAL_TEXT_CHAT_ENCODE_H
 
-#include "text/chat.h"
+#include "text/chat_messages.h"
 
 typedef struct chat_prompt {
     int32_t *ids; /* malloc'd, the caller's to free */
@@ -11,11 +19,10 @@ typedef struct chat_prompt {
     bool thinking; /* it ends inside the reasoning */
 } chat_prompt;
 
-/* As chat_render with these arguments. An assistant message may have "token_ids": what the model once wrote as this
- * message, without its end token; they stand in the prompt as they are where the template puts the message unchanged.
- */
-status chat_encode(const chat_template *t, const char *model_type, const tokenizer *k, const json_t *messages,
-                   const json_t *options, chat_prompt *out, error *e);
+status chat_encode(chat_prompt *out, const chat_style *s, const json_t *messages, const json_t *options, error *e);
+
+/* The prompt as text. */
+status chat_text(str *out, const chat_style *s, const json_t *messages, const json_t *options, error *e);
 
 /* Of a message's ids, how many at the head are reasoning, </think> included; 0: none. */
 size_t chat_reasoning_ids(const tokenizer *k, const int32_t *ids, size_t count);

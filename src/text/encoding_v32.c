@@ -176,8 +176,14 @@ static status write_assistant(encoder *c, size_t i) {
     TRY(member_text(c, i, "reasoning_content", &reasoning));
     TRY(member_list(c, i, "tool_calls", &calls));
     bool unfinished = c->how.continue_final && i + 1 == c->n;
+    const json_t *written = json_object_get(json_array_get(c->messages, i), ENCODING_V32_WRITTEN);
+    if (written) {
+        str_add(c->out, json_string_value(written), json_string_length(written));
+        if (!unfinished) str_puts(c->out, EOS);
+        return OK;
+    }
     if (thinks(c, i)) {
-        bool something = (reasoning && *reasoning) || calls || unfinished;
+        bool something = reasoning || calls || unfinished;
         if (!something)
             return fail(c->e, ERR_ARG,
                         "message %zu: in thinking mode an answer behind the last user message needs reasoning_content "

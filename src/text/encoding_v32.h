@@ -14,6 +14,10 @@ typedef struct encoding_v32 {
     bool continue_final; /* the last message is an unfinished answer: no end of sentence behind it */
 } encoding_v32;
 
+/* A member of assistant messages: text that stands for reasoning, content and tool calls, as the model once wrote it
+ * behind <think> or </think>. */
+#define ENCODING_V32_WRITTEN "\1written"
+
 /* Messages are objects with role (system, developer, user, assistant, tool), content, and by role tools,
  * response_format, reasoning_content, tool_calls. What cannot be written is ERR_ARG and names the message. */
 status encode_v32(const json_t *messages, encoding_v32 how, str *out, error *e);

@@ -6,6 +6,7 @@
  * The reference is the Hugging Face tokenizers library; for BOS and EOS transformers' LlamaTokenizerFast, the class
  * that DeepSeek's folders name. One difference is meant: a byte that has no token is an error here and silence there.
  */
+#define _GNU_SOURCE /* memmem */
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
@@ -315,7 +316,8 @@ void tokenizer_close(tokenizer *t) {
 
 typedef struct encoding {
     const tokenizer *t;
-    bool plain; /* special tokens are text like any other */
+    bool plain;  /* special tokens are text like any other */
+    bool marked; /* marks are left out of words */
     id_list ids;
     arena *keep; /* texts that stages made */
     word_cutter *cutter;
@@ -341,8 +343,28 @@ static status find_tokens(encoding *x, bool normalized, const char *text, size_t
     return done < n ? between_tokens(x, normalized, text + done, n - done, e) : OK;
 }
 
+/* The text without its marks, which lives as long as the encoding. */
+static status without_marks(encoding *x, const char **text, size_t *n, error *e) {
+    const size_t mark = strlen(TOK_MARK);
+    const char *from = *text, *end = from + *n, *next = memmem(from, *n, TOK_MARK, mark);
+    if (!next) return OK;
+    str plain = {0};
+    for (; next; next = memmem(from, (size_t)(end - from), TOK_MARK, mark)) {
+        str_add(&plain, from, (size_t)(next - from));
+        from = next + mark;
+    }
+    str_add(&plain, from, (size_t)(end - from));
+    *n = plain.n;
+    *text = plain.failed ? NULL : arena_copy(x->keep, plain.p, plain.n);
+    str_free(&plain);
+    return *text ? OK : fail(e, ERR_NOMEM, "memory is out");
+}
+
 static status between_tokens(encoding *x, bool normalized, const char *text, size_t n, error *e) {
-    if (normalized) return cut_words(x->cutter, text, n, x->keep, one_word, x, e);
+    if (normalized) {
+        if (x->marked) TRY(without_marks(x, &text, &n, e));
+        return cut_words(x->cutter, text, n, x->keep, one_word, x, e);
+    }
     if (!x->t->to_nfc || text_is_nfc(text, n)) return find_tokens(x, true, text, n, e);
     str form = {0};
     status s = nfc(&form, text, n, e);
@@ -371,7 +393,7 @@ status tokenizer_encode(const tokenizer *t, const char *text, size_t n, unsigned
     if (n > max_text) return fail(e, ERR_ARG, "a text of %zu bytes, more than %zu", n, max_text);
     size_t valid = utf8_valid(text, n);
     if (valid < n) return fail(e, ERR_FORMAT, "the text is not valid UTF-8 at byte %zu", valid);
-    encoding x = {.t = t, .plain = !(flags & TOK_PARSE_SPECIAL)};
+    encoding x = {.t = t, .plain = !(flags & TOK_PARSE_SPECIAL), .marked = flags & TOK_MARKED};
     status s = encode(&x, text, n, flags, e);
     bpe_end(x.run);
     word_cutter_close(x.cutter);
@@ -383,6 +405,47 @@ status tokenizer_encode(const tokenizer *t, const char *text, size_t n, unsigned
     *ids = x.ids.p;
     *count = x.ids.n;
     return OK;
+}
+
+/* ---- Marking ---- */
+
+static bool begins_with(const char *text, size_t n, const char *with, size_t with_n) {
+    return n >= with_n && !memcmp(text, with, with_n);
+}
+
+static bool is_kept(const char *text, size_t n, const char *keep) {
+    return keep && n == strlen(keep) && !memcmp(text, keep, n);
+}
+
+static void mark_tokens(const tokenizer *t, const char *text, size_t n, const char *keep, const char *keep2, str *out) {
+    bool open = false; /* a token begins that may go on behind the text */
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        bool cut, cut2;
+        size_t size = utf8_get(text + i, &c), left = n - i;
+        size_t found = added_at(&t->raw, text + i, left, &cut), other = added_at(&t->normalized, text + i, left, &cut2);
+        if (other > found) found = other;
+        bool ours = begins_with(text + i, left, TOK_MARK, size) || begins_with(text + i, left, TOK_PLACE, size);
+        bool kept = is_kept(text + i, found, keep) || is_kept(text + i, found, keep2);
+        if (ours) str_puts(out, "\xEF\xBF\xBD");
+        else str_add(out, text + i, size);
+        if (found && !kept) str_puts(out, TOK_MARK);
+        open = open || cut || cut2;
+        i += size;
+    }
+    if (open) str_puts(out, TOK_MARK);
+}
+
+status tokenizer_mark(const tokenizer *t, const char *text, size_t n, const char *keep, const char *keep2, str *out,
+                      error *e) {
+    size_t valid = utf8_valid(text, n);
+    str form = {0};
+    if (valid < n) return fail(e, ERR_FORMAT, "the text is not valid UTF-8 at byte %zu", valid);
+    if (t->to_nfc && !text_is_nfc(text, n)) TRY(nfc(&form, text, n, e)); /* normalizing may make tokens */
+    if (form.p) mark_tokens(t, form.p, form.n, keep, keep2, out);
+    else mark_tokens(t, text, n, keep, keep2, out);
+    str_free(&form);
+    return str_check(out, e);
 }
 
 /* ---- Decoding and questions ---- */
