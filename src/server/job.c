@@ -97,6 +97,7 @@ static void count_token(job *j, answer *a) {
     if (!j->first) j->first = now;
     a->last = now;
     j->usage.completion_tokens++;
+    exchange_note(j->x, j->usage.prompt_tokens, 0, j->usage.completion_tokens, j->first - exchange_started(j->x), NULL);
 }
 
 static void on_token(void *arg, const hadal_token *t) {

@@ -98,6 +98,14 @@ void token_lists_add(token_lists *l, const hadal_tokenizer *t, int32_t id, const
     l->offset += characters(t, id);
 }
 
+void token_lists_extend(token_lists *l, const token_lists *by) {
+    l->failed |= by->failed || !open_lists(l);
+    l->offset += by->offset;
+    if (!by->tokens || l->failed) return;
+    l->failed = json_array_extend(l->tokens, by->tokens) || json_array_extend(l->logprobs, by->logprobs) ||
+                json_array_extend(l->top, by->top) || json_array_extend(l->offsets, by->offsets);
+}
+
 json_t *token_lists_take(token_lists *l) {
     if (!open_lists(l) || l->failed) return NULL;
     json_t *all = json_pack("{s:o,s:o,s:o,s:o}", "tokens", l->tokens, "token_logprobs", l->logprobs, "top_logprobs",

@@ -8,4 +8,3 @@
         exchange_error(x, 501, NULL, NULL, #name ": see src/server/missing.c"); \
     }
 
-MISSING(handle_completions)
