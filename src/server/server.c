@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "server/call_memory.h"
 #include "server/metrics.h"
+#include "server/responses_memory.h"
 #include "server/server_inner.h"
 
 enum { REMEMBERED_TOKENS = 4 << 20 }; /* of answers with tool calls: 16 MiB */
@@ -19,6 +20,7 @@ struct server {
     request_log *log;
     metrics *metrics;
     call_memory *calls;
+    response_memory *responses;
     http *h;
     /* written before the state becomes SERVER_READY: */
     hadal_model *model;
@@ -41,6 +43,7 @@ static status open_parts(server *s, error *e) {
     TRY(request_log_open(&s->log, &s->o, e));
     TRY(metrics_open(&s->metrics, e));
     TRY(call_memory_open(&s->calls, REMEMBERED_TOKENS, e));
+    TRY(response_memory_open(&s->responses, 0, 0, e));
     return http_open(&s->h, s, &s->o, e);
 }
 
@@ -93,6 +96,7 @@ void server_close(server *s) {
     hadal_engine_close(s->engine);
     http_close(s->h);
     call_memory_close(s->calls);
+    response_memory_close(s->responses);
     metrics_close(s->metrics);
     request_log_close(s->log);
     auth_close(s->keys);
@@ -136,6 +140,10 @@ struct call_memory *server_calls(const server *s) {
 
 struct metrics *server_metrics(const server *s) {
     return s->metrics;
+}
+
+struct response_memory *server_responses(const server *s) {
+    return s->responses;
 }
 
 /* --- for the HTTP core ------------------------------------------------------------------------------------------ */
