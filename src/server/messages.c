@@ -31,8 +31,7 @@ static void begin(void *arg, chat_job *j) {
 static void piece(void *arg, chat_job *j, int sample, const hadal_piece *p, const json_t *logprobs) {
     (void)logprobs;
     const chat_sample *s = chat_job_sample(j, sample);
-    message_blocks_piece(&((message_writer *)arg)->blocks, p,
-                         p->kind == HADAL_PIECE_CALL ? s->calls[p->call].id : NULL);
+    message_blocks_piece(&((message_writer *)arg)->blocks, p, s->n_calls ? s->calls[s->n_calls - 1].id : NULL);
 }
 
 static void finish(void *arg, chat_job *j, int sample) {
@@ -60,14 +59,8 @@ static void end(void *arg, chat_job *j) {
 static void failed(void *arg, chat_job *j, int code, const char *message) {
     message_writer *w = arg;
     (void)j;
-    if (!exchange_answered(w->x)) {
-        exchange_error(w->x, code ? code : 499, NULL, NULL, "%s", message);
-        return;
-    }
-    send_event(w, "error",
-               json_pack("{s:s, s:{s:s, s:s}}", "type", "error", "error", "type",
-                         code == 503 ? "overloaded_error" : "api_error", "message", message));
-    exchange_end(w->x);
+    if (code) exchange_error(w->x, code, NULL, NULL, "%s", message); /* in a stream: an event */
+    else exchange_end(w->x);
 }
 
 static void release(void *arg) {
@@ -99,6 +92,7 @@ void handle_messages(server *s, exchange *x) {
             w->blocks.signature = w->signature;
             w->blocks.event = w->stream ? send_event : NULL;
             w->blocks.arg = w;
+            exchange_add_header(x, "request-id", exchange_id(x));
             chat_start(s, x, t.body, &writer, w);
         } else {
             free(w);

@@ -44,7 +44,7 @@ static void begin(void *arg, chat_job *j) {
 static void piece(void *arg, chat_job *j, int sample, const hadal_piece *p, const json_t *logprobs) {
     response_writer *w = arg;
     const chat_sample *s = chat_job_sample(j, sample);
-    response_items_piece(&w->items, p, p->kind == HADAL_PIECE_CALL ? s->calls[p->call].id : NULL,
+    response_items_piece(&w->items, p, s->n_calls ? s->calls[s->n_calls - 1].id : NULL,
                          w->q.logprobs ? logprobs : NULL);
 }
 
@@ -76,16 +76,19 @@ static void end(void *arg, chat_job *j) {
     exchange_end(w->x);
 }
 
+/* Before the first event it is an error like any other, then an event of its own kind. */
 static void failed(void *arg, chat_job *j, int code, const char *message) {
     response_writer *w = arg;
     (void)j;
-    if (!exchange_answered(w->x)) {
-        exchange_error(w->x, code ? code : 499, NULL, NULL, "%s", message);
+    if (code && !w->sequence) {
+        exchange_error(w->x, code, NULL, NULL, "%s", message);
         return;
     }
-    json_t *response = response_of(w, "failed", NULL);
-    json_object_set_new(response, "error", json_pack("{s:s, s:s}", "code", "server_error", "message", message));
-    send_event(w, "response.failed", json_pack("{s:o}", "response", response));
+    if (code) {
+        json_t *response = response_of(w, "failed", NULL);
+        json_object_set_new(response, "error", json_pack("{s:s, s:s}", "code", "server_error", "message", message));
+        send_event(w, "response.failed", json_pack("{s:o}", "response", response));
+    }
     exchange_end(w->x);
 }
 

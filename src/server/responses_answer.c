@@ -82,6 +82,7 @@ static void begin_call(response_items *r, const hadal_piece *p, const char *call
 static void grow_text(response_items *r, const hadal_piece *p, const json_t *logprobs) {
     const char *type = part_type(r);
     json_t *data = json_pack("{s:i, s:o}", part_index(r), 0, "delta", json_stringn(p->text, p->n));
+    str_add(&r->text, p->text, p->n);
     if (!strcmp(type, "output_text")) {
         json_object_set_new(data, "logprobs", logprobs ? json_copy((json_t *)(uintptr_t)logprobs) : json_array());
         if (logprobs && !r->logprobs) r->logprobs = json_array();
@@ -121,8 +122,15 @@ static json_t *custom_input(const str *arguments) {
     return json_of(arguments);
 }
 
+static void grow_arguments(response_items *r, const char *p, size_t n) {
+    str_add(&r->text, p, n);
+    if (is(r->open, "function_call"))
+        tell_part(r, "response.function_call_arguments.delta", json_pack("{s:o}", "delta", json_stringn(p, n)));
+}
+
 static void end_call(response_items *r) {
     if (is(r->open, "function_call")) {
+        if (!r->text.n) grow_arguments(r, "{}", 2);
         json_object_set_new(r->open, "arguments", json_of(&r->text));
         tell_part(r, "response.function_call_arguments.done",
                   json_pack("{s:O, s:O}", "name", json_object_get(r->open, "name"), "arguments",
@@ -154,20 +162,13 @@ static void begin_text(response_items *r, const char *type) {
     else begin(r, json_pack("{s:s, s:[]}", "type", type, "summary"), "rs");
 }
 
-static void grow(response_items *r, const hadal_piece *p, const json_t *logprobs) {
-    str_add(&r->text, p->text, p->n);
-    if (p->kind != HADAL_PIECE_ARGUMENTS) grow_text(r, p, logprobs);
-    else if (is(r->open, "function_call"))
-        tell_part(r, "response.function_call_arguments.delta",
-                  json_pack("{s:o}", "delta", json_stringn(p->text, p->n)));
-}
-
 void response_items_piece(response_items *r, const hadal_piece *p, const char *call_id, const json_t *logprobs) {
     if (p->kind == HADAL_PIECE_CALL) begin_call(r, p, call_id);
     else if (p->kind == HADAL_PIECE_CALL_END) response_items_finish(r, true);
+    else if (p->kind == HADAL_PIECE_ARGUMENTS && p->n) grow_arguments(r, p->text, p->n);
     else if (p->n) {
-        if (p->kind != HADAL_PIECE_ARGUMENTS) begin_text(r, p->kind == HADAL_PIECE_REASONING ? "reasoning" : "message");
-        grow(r, p, logprobs);
+        begin_text(r, p->kind == HADAL_PIECE_REASONING ? "reasoning" : "message");
+        grow_text(r, p, logprobs);
     }
 }
 

@@ -324,9 +324,12 @@ static void test_custom_and_namespace(void **state) {
     assert_true(json_is(json_array_get(r.output, 1),
                         "{'id': 'fc_R_1', 'type': 'function_call', 'call_id': 'call_0', 'name': 'get', 'namespace':"
                         "'web', 'status': 'completed', 'arguments': '{}'}"));
+    hadal_piece empty[] = {piece_of(HADAL_PIECE_CALL, "now"), piece_of(HADAL_PIECE_CALL_END, "")};
+    write_pieces(&r, empty, 2);
+    assert_true(json_is(json_object_get(json_array_get(r.output, 2), "arguments"), "'{}'"));
     hadal_piece bad[] = {piece_of(HADAL_PIECE_CALL, "patch"), piece_of(HADAL_PIECE_ARGUMENTS, "{1")};
     write_pieces(&r, bad, 2);
-    assert_true(json_is(json_object_get(json_array_get(r.output, 2), "input"), "'{1'"));
+    assert_true(json_is(json_object_get(json_array_get(r.output, 3), "input"), "'{1'"));
     response_items_free(&r);
     json_decref(heard);
     json_decref(q.tools);
