@@ -220,6 +220,22 @@ static int parse(const command *c, char *settings, int *n, char **args) {
     return EXIT_FINE;
 }
 
+/* HADAL_SOME_OPTION stands for --some-option; a switch is on unless it says 0, no, off or false. */
+static int parse_environment(const command *c, char *settings) {
+    for (int g = 0; g < MAX_GROUPS && c->groups[g].rows; g++)
+        for (const option *o = c->groups[g].rows; o->name; o++) {
+            char name[64] = "HADAL_";
+            size_t n = strlen(name);
+            for (const char *p = o->name; *p && n + 1 < sizeof name; p++)
+                name[n++] = *p == '-' ? '_' : (char)(*p >= 'a' && *p <= 'z' ? *p - 'a' + 'A' : *p);
+            const char *value = getenv(name);
+            if (!value || !*value || (!o->value && is_choice("0|no|off|false", value))) continue;
+            int code = set_option(c, o, value, settings + c->groups[g].at + o->at);
+            if (code) return code;
+        }
+    return EXIT_FINE;
+}
+
 int command_run(const command *c, int n, char **args) {
     for (int i = 0; i < n && strcmp(args[i], "--") != 0; i++)
         if (strcmp(args[i], "--help") == 0 || strcmp(args[i], "-h") == 0) {
@@ -229,7 +245,8 @@ int command_run(const command *c, int n, char **args) {
     char *settings = calloc(1, c->size + 1);
     if (!settings) return no_memory();
     if (c->defaults) memcpy(settings, c->defaults, c->size);
-    int code = parse(c, settings, &n, args);
+    int code = c->environment ? parse_environment(c, settings) : EXIT_FINE;
+    if (!code) code = parse(c, settings, &n, args);
     if (!code) code = c->run(settings, n, args);
     free(settings);
     return code;
@@ -268,6 +285,7 @@ void command_help(const command *c) {
         for (const option *o = c->groups[g].rows; o->name; o++) option_line(o->letter, o->name, o->value, o->help);
         if (g == 0) option_line('h', "help", NULL, "this text");
     }
+    if (c->environment) printf("\nAn option may also come from the environment: --some-option as HADAL_SOME_OPTION.\n");
     printf("\nExamples:\n");
     indented(c->examples, "  ");
 }

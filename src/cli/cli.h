@@ -57,6 +57,7 @@ typedef struct command {
     int min_args, max_args;
     size_t size;          /* of the settings */
     const void *defaults; /* settings before parsing; NULL: zeros */
+    bool environment;     /* --some-option may also be given as HADAL_SOME_OPTION */
     int (*run)(void *settings, int n, char **args);
 } command;
 

@@ -6,6 +6,7 @@
 
 extern const command command_run_model;                                          /* cmd_run.c */
 extern const command command_chat;                                               /* cmd_chat.c */
+extern const command command_serve;                                              /* cmd_serve.c */
 extern const command command_info;                                               /* cmd_info.c */
 extern const command command_tokenize;                                           /* cmd_tokenize.c */
 extern const command command_convert;                                            /* cmd_convert.c */
