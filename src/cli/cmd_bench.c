@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "cli/bench_serve.h"
 #include "cli/commands.h"
-#include "cli/generate.h"
 #include "cli/table.h"
 #include "cli/term.h"
 #include "hadal_train.h"
@@ -12,14 +12,16 @@
 typedef struct settings {
     int prompt, generate, depth, repeat;
     const char *threads, *compute, *kernels, *tokens;
-    int batch, seq_len, steps, generations;
-    bool machine, train, grpo, json;
+    int batch, seq_len, steps, generations, requests;
+    const char *clients;
+    bool machine, train, grpo, serve, json;
 } settings;
-static const settings defaults = {.prompt = 512, .generate = 64, .repeat = 3};
+static const settings defaults = {.prompt = -1, .generate = -1, .repeat = 3, .clients = "1,4,8,16", .requests = 8};
 
 #define AT(field) offsetof(settings, field)
 static const option rows[] = {
-    {"prompt", 'p', "N", OPT_INT, AT(prompt), 0, 1 << 30, "tokens of the prompt; default 512, 0: no prompt"},
+    {"prompt", 'p', "N", OPT_INT, AT(prompt), 0, 1 << 30,
+     "tokens of the prompt; default 512, --serve: 64; 0: no prompt"},
     {"generate", 'n', "N", OPT_INT, AT(generate), 0, 1 << 30, "tokens to generate; default 64, 0: none"},
     {"depth", 'd', "N", OPT_INT, AT(depth), 0, 1 << 30, "tokens in the cache beforehand; default 0"},
     {"repeat", 'r', "N", OPT_INT, AT(repeat), 1, 1000, "measurements, of which the median counts; default 3"},
@@ -35,6 +37,12 @@ static const option rows[] = {
      "steps of reinforcement learning of MODEL, rollout and update; --batch: prompts (24), --generate: most tokens "
      "(40)"},
     {"generations", 0, "N", OPT_INT, AT(generations), 1, 1 << 16, "--grpo: completions of a prompt; default 8"},
+    {"serve", 0, NULL, OPT_SWITCH, AT(serve), 0, 0,
+     "what clients of 'hadal serve MODEL' see, or of the server at http://HOST:PORT in the place of MODEL; --depth: "
+     "first prompt of the long conversation (2048)"},
+    {"clients", 'c', "N,N..", OPT_TEXT, AT(clients), 0, 0,
+     "--serve: measures with each of these numbers of clients; default 1,4,8,16"},
+    {"requests", 0, "N", OPT_INT, AT(requests), 1, 1 << 16, "--serve: requests of each client; default 8"},
     {"batch", 'b', "N", OPT_INT, AT(batch), 1, 1 << 20, "--train: rows of a step; default 4"},
     {"seq-len", 0, "N", OPT_INT, AT(seq_len), 2, 1 << 24, "--train: tokens of a row; default 512"},
     {"steps", 0, "N", OPT_INT, AT(steps), 1, 1 << 20, "--train, --grpo: steps that are measured; default 10"},
@@ -44,19 +52,18 @@ static const option rows[] = {
 };
 #undef AT
 
-enum { MOST_THREADS = 32 };
+enum { MOST_NUMBERS = 32, MOST_CLIENTS = 400 };
 
-/* "1,2,4"; nothing gives one 0, which is every processor. */
-static int parse_threads(const char *text, int *threads, int *n) {
+/* "1,2,4" */
+static int parse_numbers(const char *name, const char *text, int min, int max, int *out, int *n) {
     *n = 0;
-    if (!text) threads[(*n)++] = 0;
-    for (const char *p = text; p && *n < MOST_THREADS;) {
+    for (const char *p = text; p && *n < MOST_NUMBERS;) {
         char *end;
         errno = 0;
         long v = strtol(p, &end, 10);
-        if (end == p || errno || v < 0 || v > 4096 || (*end && *end != ','))
-            return wrong("--threads is '%s', wanted numbers such as 1,2,4; try 'hadal bench --help'", text);
-        threads[(*n)++] = (int)v;
+        if (end == p || errno || v < min || v > max || (*end && *end != ','))
+            return wrong("--%s is '%s', wanted numbers such as 1,2,4; try 'hadal bench --help'", name, text);
+        out[(*n)++] = (int)v;
         p = *end ? end + 1 : NULL;
     }
     return EXIT_FINE;
@@ -77,8 +84,8 @@ static int measure_model(const settings *o, const char *folder, int threads, jso
     if (code) return code;
     progress p = {.what = "measuring"};
     hadal_bench_options b = {.size = sizeof b,
-                             .prompt = o->prompt,
-                             .generate = o->generate,
+                             .prompt = o->prompt < 0 ? 512 : o->prompt,
+                             .generate = o->generate < 0 ? 64 : o->generate,
                              .depth = o->depth,
                              .repeat = o->repeat,
                              .progress = progress_call,
@@ -120,7 +127,7 @@ static int measure_grpo(const settings *o, const char *path, int threads, json_t
                                         .threads = threads,
                                         .prompts = o->batch,
                                         .generations = o->generations,
-                                        .max_tokens = o->generate == defaults.generate ? 0 : o->generate,
+                                        .max_tokens = o->generate < 0 ? 0 : o->generate,
                                         .steps = o->steps,
                                         .progress = progress_call,
                                         .progress_arg = &p};
@@ -129,7 +136,22 @@ static int measure_grpo(const settings *o, const char *path, int threads, json_t
     return st ? report(&e) : parse_own_json(out, text);
 }
 
+static int measure_server(const settings *o, const char *target, int threads, json_t **out) {
+    int clients[MOST_NUMBERS];
+    serve_load load = {.target = target,
+                       .clients = clients,
+                       .requests = o->requests,
+                       .prompt = o->prompt < 0 ? 64 : o->prompt,
+                       .generate = o->generate < 0 ? 64 : o->generate,
+                       .depth = o->depth,
+                       .machine = {threads, o->compute, o->kernels}};
+    int code = parse_numbers("clients", o->clients, 1, MOST_CLIENTS, clients, &load.n_clients);
+    if (!code && (!load.prompt || !load.generate)) code = wrong("--serve needs --prompt and --generate above 0");
+    return code ? code : bench_serve(&load, out);
+}
+
 static int measure(const settings *o, char **args, int threads, json_t **out) {
+    if (o->serve) return measure_server(o, args[0], threads, out);
     if (o->machine) return measure_machine(o, threads, out);
     if (o->grpo) return measure_grpo(o, args[0], threads, out);
     return o->train ? measure_training(o, args[0], threads, out) : measure_model(o, args[0], threads, out);
@@ -137,13 +159,12 @@ static int measure(const settings *o, char **args, int threads, json_t **out) {
 
 static int run(void *given, int n, char **args) {
     const settings *o = given;
-    int threads[MOST_THREADS], many;
+    int threads[MOST_NUMBERS], many, code;
     if (!o->train && !o->grpo && o->compute && !strcmp(o->compute, "fp8")) return wrong("--compute fp8 is for --train");
     if (o->machine && n) return wrong("--machine measures no model; try 'hadal bench --help'");
     if (!o->machine && !n) return wrong("MODEL is missing; try 'hadal bench --help'");
     if (!o->prompt && !o->generate) return wrong("--prompt 0 --generate 0 leaves nothing to measure");
-    int code = parse_threads(o->threads, threads, &many);
-    if (code) return code;
+    if ((code = parse_numbers("threads", o->threads ? o->threads : "0", 0, 4096, threads, &many))) return code;
     term_catch_interrupt();
     json_t *all = json_array();
     for (int i = 0; i < many && !code; i++) {
@@ -152,7 +173,7 @@ static int run(void *given, int n, char **args) {
         if (code) break;
         if (!o->json) {
             if (i) putchar('\n');
-            print_table(one);
+            (o->serve ? bench_serve_print : print_table)(one);
             fflush(stdout);
         }
         json_array_append_new(all, one);
@@ -172,6 +193,7 @@ const command command_bench = {
                 "hadal bench ./DeepSeek-V2-Lite --prompt 2048 --generate 128 --threads 1,8,32 --json\n"
                 "hadal bench --train ./config.json --batch 4 --seq-len 512 --compute f32\n"
                 "hadal bench --grpo models/tiny --threads 1,2\n"
+                "hadal bench --serve models/tiny --clients 1,8\n"
                 "hadal bench --machine",
     .groups = {{"Options", rows, 0}},
     .max_args = 1,
