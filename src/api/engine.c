@@ -6,9 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 #include "api/internal.h"
+#include "base/clock.h"
 #include "infer/scheduler.h"
 
 enum { SEQUENCES = 64, QUEUE = 256, CHUNK = 512 };
+static const double STATS_SECONDS = 0.05;
 static const uint64_t FOLDER_BYTES = 10000000000;
 
 typedef struct order { /* a request with all that it points to */
@@ -37,7 +39,8 @@ struct hadal_engine {
     uint64_t *cancels, tickets;
     int n_cancels, room_cancels;
     int ahead;             /* samples in the inbox */
-    scheduler_stats stats; /* after the last step */
+    scheduler_stats stats; /* after one of the last steps; `waiting` of the last */
+    double counted;        /* when */
 };
 
 /* --- events ------------------------------------------------------------------------------------------------------ */
@@ -99,8 +102,13 @@ static void refuse_order(order *o, finish f, const error *why) {
 
 /* Takes what came in; false: the engine is to close. Waits when there is nothing to do. */
 static bool take_news(hadal_engine *g, bool busy) {
+    const double now = clock_seconds();
     pthread_mutex_lock(&g->lock);
-    scheduler_get_stats(g->s, &g->stats);
+    if (!busy || now > g->counted + STATS_SECONDS) {
+        scheduler_get_stats(g->s, &g->stats);
+        g->counted = now;
+    }
+    g->stats.waiting = scheduler_waiting(g->s);
     while (!busy && !g->inbox && !g->closing) pthread_cond_wait(&g->news, &g->lock);
     order *list = g->inbox;
     g->inbox = NULL;

@@ -112,17 +112,6 @@ static uint64_t seed_of(uint64_t seed, int64_t number) {
     return (uint64_t)w[0] << 32 | w[1];
 }
 
-/* Tokens that all prompts begin with: the worked examples. Prompts that are not asked any more count, too, so that a
- * run in pieces computes as one in a piece. */
-static int64_t shared_tokens(const questions *q) {
-    int64_t n = q->n > 1 ? q->list[0].n - 1 : 0;
-    for (int64_t i = 1; i < q->n; i++) {
-        const int64_t same = question_shared(&q->list[0], &q->list[i]);
-        n = same < n ? same : n;
-    }
-    return n;
-}
-
 static status run(asking *a, error *e) {
     exam *x = &a->x;
     const eval_options *o = x->q->o;
@@ -135,7 +124,6 @@ static status run(asking *a, error *e) {
         .tokenizer = x->q->t,
         .capacity = x->capacity,
         .sequences = o->sequences ? o->sequences : SEQUENCES,
-        .shared = shared_tokens(x->q),
         .done = on_answer,
         .progress = on_step,
         .arg = a};

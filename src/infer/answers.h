@@ -1,6 +1,6 @@
-/* Continuous batching: answers to many prompts with a limited number of sequences at once. A prompt is computed once
- * for all its samples; a sequence that ends leaves the batch at once and makes room for the next. Rollouts, evaluations
- * and the server use it. */
+/* Answers to a list of prompts: all of them through a scheduler, with a limited number of sequences at once. A prompt
+ * is computed once for all its samples, and what prompts have in common as far as pages go. Rollouts and evaluations.
+ */
 #ifndef HADAL_INFER_ANSWERS_H
 #define HADAL_INFER_ANSWERS_H
 
@@ -34,7 +34,6 @@ typedef struct answer_options {
     int64_t capacity; /* tokens that a sequence may have, prompt included; a longer prompt is ERR_ARG (its number is
                          said) */
     int sequences;    /* at once, at least 1 */
-    int64_t shared;   /* tokens that all prompts begin with, fewer than each has: computed once for all; 0: none */
     int drafts;       /* MTP drafts a step, 0: off; greedy answers do not change by them, sampled ones stay distributed
                          as without (Leviathan et al. 2023: here a draft counts when it is what would have been drawn) */
     status (*done)(void *arg, int64_t request, int sample, answer *a, error *e); /* in the order in which they end */

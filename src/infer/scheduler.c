@@ -25,8 +25,9 @@ static const double PAUSE = 0.25; /* seconds that prompts may hold up the answer
 typedef struct job { /* a request */
     request r;
     uint64_t ticket;
-    int left; /* samples that are not over */
+    int left, begun; /* samples that are not over; that have begun */
     bool cancelled;
+    session *held; /* holds the prompt, for samples that have not begun; NULL: it was not read, or memory is short */
 } job;
 
 typedef enum stage { WAITING, READING, RECOVERING, READY, WRITING } stage;
@@ -45,6 +46,7 @@ typedef struct task {
     writing w;    /* s: NULL unless it runs */
     generated a;  /* ids and counts; the text is in w */
     int64_t room; /* of ids */
+    bool begun;
     grammar_state *grammar;
     event events[MAX_DRAFTS + 1];
     int n_events;
@@ -118,6 +120,7 @@ static void end_task(task *t) {
     grammar_end(t->grammar);
     free(t);
     if (--j->left > 0) return;
+    session_close(j->held);
     if (ev->over) ev->over(ev->arg);
     free(j);
 }
@@ -197,7 +200,7 @@ static int64_t common(const job *a, const job *b) {
 
 /* Whether somebody is just now computing more of the task's prompt than is known: then waiting is cheaper. */
 static bool worth_waiting(const scheduler *s, const task *t, int64_t known) {
-    if (t->job->r.prompt_logprobs) return false;
+    if (t->job->r.prompt_logprobs || t->job->held) return false;
     for (int i = 0; i < s->n_running; i++) {
         const task *r = s->running[i];
         if (r->stage != READING || r->w.n) continue;
@@ -236,31 +239,53 @@ static int64_t next_length(const scheduler *s, const task *t) {
     return least(n, capacity_of(s, t));
 }
 
+static void drop_held(job *j) {
+    session_close(j->held);
+    j->held = NULL;
+}
+
+/* Makes n pages free if nobody who runs needs them. */
+static bool free_pages(scheduler *s, int64_t n) {
+    if (prefix_free(s->tree, n)) return true;
+    for (int i = 0; i < s->n_running; i++) drop_held(s->running[i]->job);
+    for (task *t = s->queue; t; t = t->next) drop_held(t->job);
+    return prefix_free(s->tree, n);
+}
+
+/* Gives an empty session what is known of the tokens. */
+static status take_known(scheduler *s, const task *t, session *x, const int32_t *tokens, int64_t n, error *e) {
+    const job *j = t->job;
+    if (j->held && t->w.n == 0) return session_fork(x, j->held, e);
+    if (j->r.prompt_logprobs) return OK;
+    session_begin(x, tokens, prefix_find(s->tree, tokens, t->w.n ? n : n - 1, x->pages), x->pages);
+    return OK;
+}
+
+static void count_beginning(scheduler *s, task *t) {
+    job *j = t->job;
+    t->a.cached_tokens = t->w.s->length;
+    s->stats.cached_tokens += (uint64_t)t->w.s->length;
+    s->stats.prompt_tokens += (uint64_t)j->r.n;
+    t->begun = true;
+    if (++j->begun == j->r.samples) drop_held(j);
+}
+
 /* A session that holds as much of the tokens as is known, and pages for the rest and the next step. false: too few
  * pages are free, or a failure (st). */
 static bool open_session(scheduler *s, task *t, const int32_t *tokens, int64_t n, status *st) {
-    const request *r = &t->job->r;
-    const int64_t spare = least(s->n_running, s->pool->count / 16);
-    int64_t known = 0;
+    const int64_t spare = least(s->n_running, s->pool->count / 16), length = next_length(s, t);
     session *x;
+    if (t->job->held && t->w.n == 0) free_pages(s, 1); /* for the copy of a page that is not full; else held is gone */
     *st = session_open_in(&x, s->g, s->pool, capacity_of(s, t), &t->why);
     if (*st != OK) return false;
     session_set_drafting(x, s->o.drafts > 0);
-    if (!r->prompt_logprobs && n > 1) {
-        known = prefix_find(s->tree, tokens, t->w.n ? n : n - 1, x->pages);
-        session_begin(x, tokens, known, x->pages);
-    }
-    const int64_t need = pages_of(next_length(s, t)) - x->n_pages;
-    if (!prefix_free(s->tree, need + spare) || !session_reserve(x, next_length(s, t))) {
+    *st = take_known(s, t, x, tokens, n, &t->why);
+    if (*st != OK || !free_pages(s, pages_of(length) - x->n_pages + spare) || !session_reserve(x, length)) {
         session_close(x);
         return false;
     }
     t->w.s = x;
-    if (t->w.n == 0) {
-        t->a.cached_tokens = known;
-        s->stats.cached_tokens += (uint64_t)known;
-        s->stats.prompt_tokens += (uint64_t)r->n;
-    }
+    if (!t->begun) count_beginning(s, t);
     return true;
 }
 
@@ -303,7 +328,7 @@ static void add_rows(scheduler *s, task *t, const int32_t *rows, int64_t n, int6
 static bool make_place(scheduler *s, task *t) {
     const int64_t n = next_length(s, t);
     if (session_reserve(t->w.s, n)) return true;
-    if (prefix_free(s->tree, pages_of(n) - t->w.s->n_pages)) return session_reserve(t->w.s, n);
+    if (free_pages(s, pages_of(n) - t->w.s->n_pages)) return session_reserve(t->w.s, n);
     task *youngest = t;
     for (int i = 0; i < s->n_running; i++)
         if (s->running[i]->number > youngest->number && s->running[i]->w.s) youngest = s->running[i];
@@ -511,6 +536,15 @@ static void last_row(session *x, int64_t vocab) {
     x->rows = 1;
 }
 
+/* Holds the prompt for the samples to come. */
+static void hold_prompt(scheduler *s, const task *t) {
+    error e; /* without it they read the prompt's last token again */
+    job *j = t->job;
+    if (j->held || j->begun == j->r.samples || !prefix_free(s->tree, 1)) return;
+    if (session_open_in(&j->held, s->g, s->pool, j->r.n, &e) == OK && session_fork(j->held, t->w.s, &e) != OK)
+        drop_held(j);
+}
+
 static void after_prompt(scheduler *s, task *t, int64_t n) {
     session *x = t->w.s;
     if (t->job->r.prompt_logprobs) {
@@ -519,6 +553,7 @@ static void after_prompt(scheduler *s, task *t, int64_t n) {
     }
     t->stage = next_stage(t);
     keep_prefix(s, t, t->stage == READING ? x->length / CACHE_PAGE * CACHE_PAGE : x->length);
+    if (t->stage == READY) hold_prompt(s, t);
     if (t->stage != READY || t->w.limit > 0) return;
     t->w.done = true; /* only the prompt was wanted */
     t->w.finish = FINISH_LENGTH;
@@ -659,6 +694,10 @@ void scheduler_get_stats(const scheduler *s, scheduler_stats *out) {
     out->folder_bytes = prefix_disk_bytes(s->tree);
 }
 
+int scheduler_waiting(const scheduler *s) {
+    return s->n_waiting;
+}
+
 /* --- opening ----------------------------------------------------------------------------------------------------- */
 
 static status open_choosers(scheduler *s, error *e) {
@@ -675,7 +714,7 @@ static status open_choosers(scheduler *s, error *e) {
     return s->choosers ? OK : fail(e, ERR_NOMEM, "memory is out");
 }
 
-static size_t page_bytes(const engine *g) {
+size_t scheduler_page_bytes(const engine *g) {
     const model_config *c = &g->m->cfg;
     int64_t width = 0;
     for (int64_t l = 0; l < cached_layers(g->m); l++)
@@ -686,10 +725,10 @@ static size_t page_bytes(const engine *g) {
 
 static status open_cache(scheduler *s, error *e) {
     const int64_t most = 2 * s->o.sequences * pages_of(s->o.capacity) + 1024; /* more would only be looked through */
-    int64_t pages = (int64_t)(s->o.cache_bytes / page_bytes(s->g));
+    int64_t pages = (int64_t)(s->o.cache_bytes / scheduler_page_bytes(s->g));
     if (pages < 1)
         return fail(e, ERR_ARG, "a cache of %.1f MB: one page takes %.1f MB", (double)s->o.cache_bytes / 1048576,
-                    (double)page_bytes(s->g) / 1048576);
+                    (double)scheduler_page_bytes(s->g) / 1048576);
     pages = least(least(pages, most), INT32_MAX);
     s->o.capacity = least(s->o.capacity, pages * CACHE_PAGE);
     TRY(pages_open(&s->pool, s->g->m, engine_cache_type(s->g), pages, e));

@@ -63,6 +63,7 @@ typedef struct scheduler_options {
 } scheduler_options;
 
 typedef struct scheduler scheduler;
+size_t scheduler_page_bytes(const engine *g); /* of cache, for CACHE_PAGE tokens */
 status scheduler_open(scheduler **out, engine *g, const scheduler_options *o, error *e);
 void scheduler_close(scheduler *s); /* answers that run end with FINISH_CANCELLED */
 
@@ -84,6 +85,7 @@ typedef struct scheduler_stats {
     uint64_t page_bytes, folder_bytes;
     uint64_t prompt_tokens, cached_tokens, generated_tokens, steps, preemptions, draft_proposed, draft_accepted;
 } scheduler_stats;
-void scheduler_get_stats(const scheduler *s, scheduler_stats *out);
+void scheduler_get_stats(const scheduler *s, scheduler_stats *out); /* looks through all pages */
+int scheduler_waiting(const scheduler *s);
 
 #endif

@@ -8,8 +8,6 @@
  * a row). */
 enum { CHUNK = 1024 };
 
-enum { KEPT_BYTES = 1 << 20 }; /* caches of a session that session_keep does not close */
-
 /* All of an engine but its queue. */
 static status engine_make(engine **out, const model *m, mla_form form, error *e) {
     engine *g = calloc(1, sizeof *g);
@@ -47,11 +45,6 @@ status engine_borrow(engine **out, const model *m, queue *q, mla_form form, erro
 
 void engine_close(engine *g) {
     if (!g) return;
-    while (g->kept) {
-        session *s = g->kept;
-        g->kept = s->next;
-        session_close(s);
-    }
     if (!g->borrowed) queue_close(g->ws.q);
     arena_close(g->ws.step);
     arena_close(g->ws.block);
@@ -131,31 +124,6 @@ void session_begin(session *s, const int32_t *tokens, int64_t n, const int32_t *
     s->length = s->mtp_length = n;
 }
 
-status session_take(session **out, engine *g, int64_t capacity, error *e) {
-    pthread_mutex_lock(&g->turn);
-    session *s = g->kept;
-    if (s) g->kept = s->next;
-    pthread_mutex_unlock(&g->turn);
-    *out = s;
-    if (s && s->capacity >= capacity) return OK;
-    session_close(s);
-    return session_open(out, g, capacity, e);
-}
-
-void session_keep(session *s) {
-    if (!s) return;
-    if (s->pool->memory_bytes > KEPT_BYTES) {
-        session_close(s);
-        return;
-    }
-    session_truncate(s, 0);
-    session_set_drafting(s, false);
-    pthread_mutex_lock(&s->g->turn);
-    s->next = s->g->kept;
-    s->g->kept = s;
-    pthread_mutex_unlock(&s->g->turn);
-}
-
 /* Bytes of the rows in use of a layer's slot. */
 static size_t held_bytes(const session *s, int64_t l, int slot) {
     int64_t held = l < s->g->m->cfg.num_hidden_layers ? s->length : s->mtp_length;
@@ -185,6 +153,21 @@ void session_truncate(session *s, int64_t n) {
     if (s->mtp_length > n) s->mtp_length = n; /* else the first n - mtp_length waiting states stay right */
 }
 
+/* Full pages of a common pool are shared, all else is copied. */
+static status fork_pages(session *to, const session *from, error *e) {
+    for (int64_t i = 0; i < pages_of(from->length); i++) {
+        const int64_t left = from->length - i * CACHE_PAGE;
+        if (to->pool == from->pool && left >= CACHE_PAGE) {
+            pages_hold(to->pool, from->pages[i]);
+            to->pages[to->n_pages++] = from->pages[i];
+            continue;
+        }
+        if (!session_reserve(to, from->length)) return fail(e, ERR_NOMEM, "the cache has no page for a fork");
+        pages_copy(to->pool, to->pages[i], from->pool, from->pages[i], left < CACHE_PAGE ? left : CACHE_PAGE);
+    }
+    return OK;
+}
+
 status session_fork(session *to, const session *from, error *e) {
     const model *m = from->g->m;
     const int64_t vocab = m->cfg.vocab_size, waiting = from->drafting ? from->length - from->mtp_length : 0;
@@ -197,10 +180,7 @@ status session_fork(session *to, const session *from, error *e) {
     if (to->rows) memcpy(to->logits, from->logits + (from->rows - 1) * vocab, (size_t)vocab * sizeof *to->logits);
     if (waiting) memcpy(to->hidden, from->hidden, (size_t)(waiting * m->cfg.hidden_size) * sizeof *to->hidden);
     memcpy(to->tokens, from->tokens, (size_t)from->length * sizeof *to->tokens);
-    for (int64_t i = 0; i < pages_of(from->length); i++) {
-        const int64_t left = from->length - i * CACHE_PAGE;
-        pages_copy(to->pool, to->pages[i], from->pool, from->pages[i], left < CACHE_PAGE ? left : CACHE_PAGE);
-    }
+    TRY(fork_pages(to, from, e));
     to->length = from->length;
     to->mtp_length = from->mtp_length;
     to->drafting = from->drafting;

@@ -15,7 +15,6 @@ typedef struct engine {
     int64_t chunk;        /* rows of prompt in one batch */
     pthread_mutex_t turn; /* held during a batch: the threads of an engine serve one at a time */
     bool borrowed;        /* the queue is somebody else's */
-    struct session *kept; /* by session_keep: the first of a chain, under `turn` */
 } engine;
 
 status engine_open(engine **out, const model *m, int threads, const char *level, compute c, mla_form form, error *e);
@@ -27,7 +26,6 @@ void engine_close(engine *g);
 
 typedef struct session {
     engine *g;
-    struct session *next;             /* in the chain of kept ones */
     int64_t capacity, length;         /* tokens that fit, tokens held */
     int32_t *tokens;                  /* [capacity] */
     cache_rows (*cache)[CACHE_SLOTS]; /* [layers with MTP layers][slot] */
@@ -59,18 +57,14 @@ status session_open_in(session **out, engine *g, page_pool *pool, int64_t capaci
 bool session_reserve(session *s, int64_t n);
 void session_begin(session *s, const int32_t *tokens, int64_t n, const int32_t *pages);
 
-/* For those who need many sessions for a short time: session_keep closes one, unless its caches are small; the engine
- * keeps it then for session_take, which opens one when none is kept or it has no room for so many tokens. (To a small
- * model new memory costs as much as some tokens.) */
-status session_take(session **out, engine *g, int64_t capacity, error *e);
-void session_keep(session *s);
 uint64_t session_cache_bytes(const session *s); /* of the held tokens */
 
 /* Forgets all but the first n tokens. */
 void session_truncate(session *s, int64_t n);
 
 /* Makes `to` hold what `from` holds: tokens, caches, logits of the next token, whether it drafts. Both of one engine; a
- * session too short for it is ERR_ARG. */
+ * session too short for it is ERR_ARG. Sessions of one pool (`to` must be empty then) share full pages; without a free
+ * page for the rest it is ERR_NOMEM. */
 status session_fork(session *to, const session *from, error *e);
 
 /* Whether the caches of the MTP layers follow, for session_draft. Switching on forgets the tokens that they do not
