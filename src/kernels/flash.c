@@ -10,7 +10,7 @@ enum {
     ROWS_BYTES = 1 << 20,   /* and for queries and results to stay in the second cache */
     INDEX_ROWS = 256,       /* rows of jobs side by side: see unit */
     SPLIT_ROWS = 128,       /* rows of a unit when the keys are split */
-    CHUNK = 2 * KEY_BLOCK,  /* keys of a unit when the keys are split */
+    CHUNK = 2 * KEY_BLOCK,  /* keys whose results are joined: a unit when the keys are split */
     JOIN_ROWS = 4,          /* rows of one joining task */
     PARTS_BYTES = 64 << 20, /* bound of the memory that holds partial results */
     GATHER = 64,            /* keys that are gathered at a time */
@@ -59,7 +59,7 @@ typedef struct run {
 typedef struct space {
     void *q, *k, *v, *p;
     float *s;
-    state state;
+    state chunk, joined; /* joined: of a whole unit */
 } space;
 
 static int64_t pad(int64_t n, int64_t to) {
@@ -80,16 +80,18 @@ static state carve_state(memory *at, int64_t rows, int64_t d_v) {
     return s;
 }
 
-static space carve_work(memory *at, const attn_product *p, int64_t rows, int64_t d_qk, int64_t d_v) {
+static space carve_work(memory *at, const attn_product *p, int64_t rows, int64_t d_qk, int64_t d_v, bool whole) {
     size_t size = dtype_size(p->type), step = KEY_BLOCK * STEP_PANELS * PANEL * sizeof(float);
     size_t dk = (size_t)pad(d_qk, p->dim_pad), dv = (size_t)pad(d_v, PANEL);
-    space w;
+    space w = {0};
     w.q = carve(at, (size_t)rows * dk * size);
     w.k = carve(at, KEY_BLOCK * dk * size);
     w.v = carve(at, KEY_BLOCK * dv * size);
     w.p = carve(at, step);
     w.s = carve(at, step);
-    w.state = carve_state(at, rows, d_v);
+    if (!whole) return w;
+    w.chunk = carve_state(at, rows, d_v);
+    w.joined = carve_state(at, rows, d_v);
     return w;
 }
 
@@ -220,22 +222,30 @@ static state state_of(const unit *u, const state *all, int64_t i) {
     return (state){all->max + row, all->sum + row, all->o + row * pad(u->job->d_v, PANEL)};
 }
 
-/* Rows of u against keys of u, from an empty state. */
-static void attend(const attn_product *p, const unit *u, const space *w, const state *out) {
+/* Bytes of the packed queries of one job of u. */
+static size_t query_bytes(const attn_product *p, const unit *u) {
+    return (size_t)(pad(u->job->d_qk, p->dim_pad) * pad(u->rows, PANEL)) * dtype_size(p->type);
+}
+
+static void pack_jobs(const attn_product *p, const unit *u, const space *w) {
+    for (int64_t i = 0; i < u->jobs; i++) pack_queries(p, u, &u->job[i], (char *)w->q + (size_t)i * query_bytes(p, u));
+}
+
+/* Rows of u, packed, against the keys first .. last-1, from an empty state. */
+static void attend(const attn_product *p, const unit *u, const space *w, int64_t first, int64_t last,
+                   const state *out) {
     int64_t rows = pad(u->rows, PANEL), d_v = pad(u->job->d_v, PANEL);
-    size_t panels_bytes = (size_t)(pad(u->job->d_qk, p->dim_pad) * rows) * dtype_size(p->type);
     for (int64_t r = 0; r < rows * u->jobs; r++) {
         out->max[r] = -INFINITY;
         out->sum[r] = 0;
     }
     for (int64_t i = 0; i < rows * u->jobs * d_v; i++) out->o[i] = 0;
-    for (int64_t i = 0; i < u->jobs; i++) pack_queries(p, u, &u->job[i], (char *)w->q + (size_t)i * panels_bytes);
-    for (int64_t key = u->key; key < u->end; key += KEY_BLOCK) {
+    for (int64_t key = first; key < last; key += KEY_BLOCK) {
         for (int64_t i = 0; i < u->jobs; i++) {
-            int64_t end = least(u->end, visible(&u->job[i], u->row + u->rows - 1));
+            int64_t end = least(last, visible(&u->job[i], u->row + u->rows - 1));
             state at = state_of(u, out, i);
             if (key < end)
-                attend_block(p, u, &u->job[i], w, (char *)w->q + (size_t)i * panels_bytes, &at, key,
+                attend_block(p, u, &u->job[i], w, (char *)w->q + (size_t)i * query_bytes(p, u), &at, key,
                              (int)least(KEY_BLOCK, end - key));
         }
     }
@@ -249,16 +259,32 @@ static float inverse(float sum) {
     return sum == 0 ? 0 : 1 / sum; /* a row that sees nothing becomes zeros */
 }
 
-/* A whole unit: all keys at once, result to its place. */
+/* Joins row i of `part` to what is joined already; d_v numbers lie at o. A part that saw nothing changes nothing. */
+static void join(const attn_micro *m, float *max, float *sum, float *o, const state *part, int64_t i, int64_t d_v) {
+    if (part->sum[i] == 0) return;
+    float most = part->max[i] > *max ? part->max[i] : *max;
+    float mine = exp2f(*max - most), other = exp2f(part->max[i] - most);
+    *max = most;
+    *sum = *sum * mine + part->sum[i] * other;
+    m->blend(o, mine, part->o + i * pad(d_v, PANEL), other, d_v);
+}
+
+/* A whole unit: chunk after chunk, as if each were a unit; result to its place. */
 static void whole_task(void *arg, int64_t task, int thread) {
     const run *r = arg;
     const unit *u = &r->units[r->wave + task];
     int64_t d_v = u->job->d_v;
     memory at = {.base = r->work + (size_t)thread * r->work_bytes};
-    space w = carve_work(&at, r->p, r->rows, u->job->d_qk, d_v);
-    attend(r->p, u, &w, &w.state);
+    space w = carve_work(&at, r->p, r->rows, u->job->d_qk, d_v, true);
+    pack_jobs(r->p, u, &w);
+    attend(r->p, u, &w, 0, least(CHUNK, u->end), &w.joined);
+    for (int64_t key = CHUNK; key < u->end; key += CHUNK) {
+        attend(r->p, u, &w, key, least(key + CHUNK, u->end), &w.chunk);
+        for (int64_t i = 0; i < u->jobs * pad(u->rows, PANEL); i++)
+            join(r->m, w.joined.max + i, w.joined.sum + i, w.joined.o + i * pad(d_v, PANEL), &w.chunk, i, d_v);
+    }
     for (int64_t j = 0; j < u->jobs; j++) {
-        state s = state_of(u, &w.state, j);
+        state s = state_of(u, &w.joined, j);
         for (int64_t i = 0; i < u->rows; i++)
             r->m->scale(output_row(&u->job[j], u->row + i), s.o + i * pad(d_v, PANEL), inverse(s.sum[i]), d_v);
     }
@@ -273,9 +299,10 @@ static void chunk_task(void *arg, int64_t task, int thread) {
     const run *r = arg;
     const unit *u = &r->units[r->wave + task];
     memory at = {.base = r->work + (size_t)thread * r->work_bytes};
-    space w = carve_work(&at, r->p, SPLIT_ROWS, u->job->d_qk, u->job->d_v);
+    space w = carve_work(&at, r->p, SPLIT_ROWS, u->job->d_qk, u->job->d_v, false);
     state part = part_of(r, r->wave + task, u);
-    attend(r->p, u, &w, &part);
+    pack_jobs(r->p, u, &w);
+    attend(r->p, u, &w, u->key, u->end, &part);
 }
 
 /* Joins the parts of the wave to what is joined already, which lies in the output rows; the last chunk divides. */
@@ -285,31 +312,26 @@ static void join_task(void *arg, int64_t task, int thread) {
     int64_t block = r->wave_blocks + task / (SPLIT_ROWS / JOIN_ROWS);
     const unit *b = &r->blocks[block];
     int64_t first = task % (SPLIT_ROWS / JOIN_ROWS) * JOIN_ROWS, end = least(first + JOIN_ROWS, b->rows);
-    int64_t chunks = (b->end + CHUNK - 1) / CHUNK, d_v = pad(b->job->d_v, PANEL);
+    int64_t chunks = (b->end + CHUNK - 1) / CHUNK, d_v = b->job->d_v;
     int64_t from = r->wave > b->block ? r->wave : b->block, to = least(r->wave_end, b->block + chunks);
     for (int64_t i = first; i < end; i++) {
         float *max = r->joined + block * 2 * SPLIT_ROWS + i, *sum = max + SPLIT_ROWS;
         float *o = output_row(b->job, b->row + i);
         for (int64_t c = from; c < to; c++) {
             state part = part_of(r, c, b);
-            const float *x = part.o + i * d_v;
             if (c == b->block) {
                 *max = part.max[i];
                 *sum = part.sum[i];
-                r->m->scale(o, x, 1, b->job->d_v);
-            } else if (part.max[i] > -INFINITY) {
-                float most = part.max[i] > *max ? part.max[i] : *max;
-                float mine = exp2f(*max - most), other = exp2f(part.max[i] - most);
-                *max = most;
-                *sum = *sum * mine + part.sum[i] * other;
-                r->m->blend(o, mine, x, other, b->job->d_v);
+                r->m->scale(o, part.o + i * pad(d_v, PANEL), 1, d_v);
+            } else {
+                join(r->m, max, sum, o, &part, i, d_v);
             }
         }
-        if (to == b->block + chunks) r->m->scale(o, o, inverse(*sum), b->job->d_v);
+        if (to == b->block + chunks) r->m->scale(o, o, inverse(*sum), d_v);
     }
 }
 
-/* A job is split only when there is more than one chunk; the results are the same. */
+/* A job is split only when there is more than one chunk. The results are the same, split or not. */
 static bool splits(const flash_job *j) {
     return j->split && visible(j, j->rows - 1) > CHUNK;
 }
@@ -395,7 +417,7 @@ void flash_run(queue *q, flash_job *job, int64_t jobs) {
     for (int64_t i = 0; i < jobs; i++) {
         memory work = {0}, part = {0};
         if (i > 0 && blocks == 0 && job[i].d_qk == job[i - 1].d_qk && job[i].d_v == job[i - 1].d_v) continue;
-        carve_work(&work, r.p, splits(&job[i]) ? SPLIT_ROWS : r.rows, job[i].d_qk, job[i].d_v);
+        carve_work(&work, r.p, splits(&job[i]) ? SPLIT_ROWS : r.rows, job[i].d_qk, job[i].d_v, !splits(&job[i]));
         carve_state(&part, pad(least(SPLIT_ROWS, job[i].rows), PANEL), job[i].d_v);
         if (work.used > r.work_bytes) r.work_bytes = work.used;
         if (!splits(&job[i])) continue;

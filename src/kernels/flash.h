@@ -7,9 +7,10 @@
  * the result is o / l. (The kernels count x in units of ln 2, so that exp becomes 2^x.) Two partial results over
  * different keys join in the same way with c for each of them.
  *
- * Blocks of keys start at multiples of KEY_BLOCK and a key that a query does not see adds an exact zero: so what a
- * query gets depends neither on the other queries of the call nor on how many keys lie behind the last one it sees.
- * With few queries the keys are split into chunks, for the threads to share, and joined in the order of the chunks. */
+ * Blocks of keys start at multiples of KEY_BLOCK and a key that a query does not see adds an exact zero; every two
+ * blocks make a chunk, which begins anew, and chunks are joined in their order. So what a query gets depends neither on
+ * the other queries of the call nor on how many keys lie behind the last one it sees. With few queries the threads
+ * share the chunks of a query. */
 #ifndef HADAL_KERNELS_FLASH_H
 #define HADAL_KERNELS_FLASH_H
 
@@ -29,7 +30,7 @@ typedef struct flash_job {
     int64_t seen, grow;   /* query i sees the keys 0 .. seen + i * grow - 1 */
     int d_qk, d_v;
     float scale;
-    bool split; /* few queries: split the keys into chunks */
+    bool split; /* few queries: chunks of keys are units; changes no bit of a result */
 } flash_job;
 
 /* The jobs are changed. */

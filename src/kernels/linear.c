@@ -3,7 +3,7 @@
  * A product is cut into tasks, and every number of the result is summed by one task in an order that its columns alone
  * decide: so results depend neither on threads nor on tiles. Before that, a first loop lays out or rounds the inputs;
  * products that share an input share that. Three kinds (see linear_micro.h):
- *   few         a task is some rows of w, up to 256 KiB of them, times all rows of x;
+ *   few         a task is some rows of w, up to 256 KiB of them, times all rows of x, OP_FEW_ROWS at a time;
  *   many        a task is up to 256 rows of w times up to 512 tokens, so that its sums and a block of columns of its
  *               tokens stay in the second cache; rows of w pass through the first one as panels (widened, scaled), or
  *               as they lie in the file when tokens are few;
@@ -200,19 +200,21 @@ static void few_task(const plan *pl, const piece *pc, int64_t tile, float *sums)
     const input *in = &pl->input[pc->input];
     int64_t row = tile * pc->row_tile, rows = least(pc->row_tile, w->dim[0] - row);
     bool plain = plain_output(p);
-    few_call c = {.w = weight_row(w, row),
-                  .in = w->dim[1],
-                  .rows = rows,
-                  .scale = pc->scale,
-                  .scale_stride = pc->scale_stride,
-                  .row = w->row0 + row,
-                  .x = in->to ? (const void *)in->to : p->x,
-                  .ldx = in->to ? (int64_t)(in->unit / 2) : p->ldx,
-                  .n = (int)p->n,
-                  .y = plain ? (float *)p->y + row : sums,
-                  .ldy = plain ? p->ldy : FEW_ROWS};
-    pl->q->linear->few[pc->compute][w->type](&c);
-    if (!plain) finish(p, sums, FEW_ROWS, 0, p->n, row, rows);
+    for (int64_t t = 0; t < p->n; t += OP_FEW_ROWS) {
+        few_call c = {.w = weight_row(w, row),
+                      .in = w->dim[1],
+                      .rows = rows,
+                      .scale = pc->scale,
+                      .scale_stride = pc->scale_stride,
+                      .row = w->row0 + row,
+                      .x = in->to ? (const void *)(in->to + (size_t)t * in->unit) : p->x + t * p->ldx,
+                      .ldx = in->to ? (int64_t)(in->unit / 2) : p->ldx,
+                      .n = (int)least(OP_FEW_ROWS, p->n - t),
+                      .y = plain ? (float *)p->y + t * p->ldy + row : sums,
+                      .ldy = plain ? p->ldy : FEW_ROWS};
+        pl->q->linear->few[pc->compute][w->type](&c);
+        if (!plain) finish(p, sums, FEW_ROWS, t, c.n, row, rows);
+    }
 }
 
 static void transposed_task(const plan *pl, const piece *pc, int64_t tile, float *sums) {
@@ -359,7 +361,7 @@ static void product_task(void *arg, int64_t task, int thread) {
 
 static kind kind_of(const queue *q, const product *p) {
     if (p->transposed) return TRANSPOSED;
-    return p->n <= OP_FEW_ROWS && q->rows != ROWS_MANY ? FEW : MANY;
+    return rows_are_few(q, p->n) ? FEW : MANY;
 }
 
 /* Bytes of scratch memory that a task of a kind needs. */

@@ -10,6 +10,7 @@
  * cache, are stored at the end. Every number of C is summed in the order of k by one task, so results depend neither
  * on threads nor on tiles. */
 
+#include <string.h>
 #include "kernels/fp8_product.h"
 #include "kernels/linear_micro.h"
 #include "kernels/matmul.h"
@@ -298,6 +299,7 @@ bool matmul_takes(const queue *q, const product *list, int count) {
     for (int i = 0; i < count; i++) {
         const product *p = &list[i];
         if (p->transposed || p->w->type != DT_F32 || p->y_type != DT_F32 || (q->fp8 && !p->f32)) return false;
+        if (rows_are_few(q, p->n) || (p->add && p->bias)) return false; /* linear.c adds the bias to the sum first */
         weights += p->w->dim[0] * p->w->dim[1];
         results += p->n * p->w->dim[0];
     }
@@ -315,7 +317,7 @@ static void begin_with_bias(void *arg, int64_t task, int thread) {
     if (!p->bias) return;
     for (int64_t t = 0; t < p->n; t++) {
         float *y = (float *)p->y + t * p->ldy;
-        for (int64_t o = 0; o < p->w->dim[0]; o++) y[o] = p->add ? y[o] + p->bias[o] : p->bias[o];
+        memcpy(y, p->bias, (size_t)p->w->dim[0] * sizeof *y);
     }
 }
 

@@ -51,7 +51,7 @@ void queue_run(queue *q, int64_t tasks, void (*f)(void *arg, int64_t task, int t
  * `transposed`: y[t][i] = sum_o x[t][o] w[o][i] instead (x has `out` columns, y has `in`); the absorbed form of MLA.
  * `add`: y += instead of y =. Output rows are F32, or BF16 when y_type says so.
  * op_linear does a list of products in one parallel loop: the experts of a layer, or several weights on one input.
- * In few-row products (n <= OP_FEW_ROWS) every row is computed as it would be alone, bit by bit. */
+ * In products that go the way of few (queue_rows) every row is computed as it would be alone, bit by bit. */
 enum { OP_FEW_ROWS = 8 };
 typedef struct product {
     const tensor *w;

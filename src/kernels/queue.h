@@ -59,6 +59,11 @@ struct queue {
     bool failed;   /* scratch memory ran out once: operations do nothing from then on */
 };
 
+/* Do the rows of a product of n rows go the way of few? */
+static inline bool rows_are_few(const queue *q, int64_t n) {
+    return q->rows == ROWS_FEW || (q->rows == ROWS_BY_NUMBER && n <= OP_FEW_ROWS);
+}
+
 /* Fill a table of inner kernels: the portable ones first, then those of every level up to l. linear_fill is in
  * linear.c, attn_fill in attention.c; they call the one function that a level folder's file exports (avx512_linear,
  * ...). */

@@ -258,6 +258,13 @@ static void each_head(part_call *c, product *list, const row_run *runs, int n_ru
     op_linear(c->q, list, products);
 }
 
+/* How many of a sequence's rows attend to all that they see: with an indexer those that see no more than it chooses.
+ * Their position alone decides, so that a row's bits do not depend on the rows beside it. */
+static int64_t plain_rows(const part_call *c, const sequence *seq) {
+    const int64_t n = c->cfg->index_topk - seq->pos;
+    return !c->x->keep_n || n > seq->n ? seq->n : n < 0 ? 0 : n;
+}
+
 /* All sequences of the batch at once, so that the threads have work when each has one row. */
 static status absorbed(part_call *c, const sequence *const *seq, int count, real *out) {
     const model_config *m = c->cfg;
@@ -276,40 +283,46 @@ static status absorbed(part_call *c, const sequence *const *seq, int count, real
     TAKE(c, runs, count);
     const int n_runs = join_runs(seq, count, runs);
     TAKE(c, list, heads * n_runs);
-    TAKE(c, jobs, count);
+    TAKE(c, jobs, 2 * count);
     for (int64_t h = 0; h < heads; h++) {
         w[h] = key_rows(m, c->w, h);
         w[heads + h] = value_rows(m, c->w, h);
     }
+    int n_jobs = 0;
     for (int s = 0; s < count; s++) {
-        int64_t first = seq[s]->first, n = seq[s]->n;
+        int64_t first = seq[s]->first, n = seq[s]->n, plain = plain_rows(c, seq[s]);
         const cache_rows *cache = &seq[s]->cache[c->layer][CACHE_ATTENTION];
         for (int64_t t = first; t < first + n; t++)
             for (int64_t h = 0; h < heads; h++)
                 memcpy(q + (t * heads + h) * width + rank, x->q + (t * heads + h) * qk + nope,
                        (size_t)rope * sizeof *q);
-        jobs[s] = (latent_attention){.o = latent + first * heads * rank,
-                                     .ldo = heads * rank,
-                                     .q = q + first * heads * width,
-                                     .ldq = heads * width,
-                                     .n = n,
-                                     .T = seq[s]->pos + n,
-                                     .rows = cache->rows,
-                                     .pages = cache->pages,
-                                     .row_type = cache->type,
-                                     .row_stride = cache->width,
-                                     .heads = (int)heads,
-                                     .rank = (int)rank,
-                                     .rope = (int)rope,
-                                     .scale = scale};
-        if (x->keep_n) {
-            jobs[s].keep = x->keep + first * m->index_topk;
-            jobs[s].keep_n = x->keep_n + first;
-            jobs[s].keep_stride = m->index_topk;
-        }
+        latent_attention job = {.o = latent + first * heads * rank,
+                                .ldo = heads * rank,
+                                .q = q + first * heads * width,
+                                .ldq = heads * width,
+                                .n = plain,
+                                .T = seq[s]->pos + plain,
+                                .rows = cache->rows,
+                                .pages = cache->pages,
+                                .row_type = cache->type,
+                                .row_stride = cache->width,
+                                .heads = (int)heads,
+                                .rank = (int)rank,
+                                .rope = (int)rope,
+                                .scale = scale};
+        if (plain > 0) jobs[n_jobs++] = job;
+        if (plain == n) continue;
+        job.o += plain * job.ldo;
+        job.q += plain * job.ldq;
+        job.n = n - plain;
+        job.T = seq[s]->pos + n;
+        job.keep = x->keep + (first + plain) * m->index_topk;
+        job.keep_n = x->keep_n + first + plain;
+        job.keep_stride = m->index_topk;
+        jobs[n_jobs++] = job;
     }
     each_head(c, list, runs, n_runs, w, x->q, qk, q, width, true);
-    op_latent_attention(c->q, jobs, count);
+    op_latent_attention(c->q, jobs, n_jobs);
     each_head(c, list, runs, n_runs, w + heads, latent, rank, out, m->v_head_dim, false);
     return OK;
 }
@@ -439,7 +452,7 @@ static status mla_decode(part_call *c) {
         const sequence *seq = &x->seq[s];
         bool absorb =
             c->form == MLA_CHEAPER ? absorbed_is_cheaper(c->cfg, seq->n, seq->pos + seq->n) : c->form == MLA_ABSORBED;
-        if (x->keep_n || absorb) few[n_few++] = seq;
+        if (absorb || plain_rows(c, seq) < seq->n) few[n_few++] = seq;
         else TRY(expanded(c, seq, out));
     }
     if (n_few) TRY(absorbed(c, few, n_few, out));

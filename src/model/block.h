@@ -97,7 +97,8 @@ typedef struct flow {   /* what runs through the blocks */
     int n_seq;
     real *u, *q_a, *q;      /* left by mla_project: the normed input [n][hidden], the normed query latent
                                      [n][q_lora_rank], the rotated queries [n][heads][qk] */
-    int32_t *keep, *keep_n; /* DSA: row i attends to keep[i * index_topk ..][0 .. keep_n[i]); keep_n NULL: to all */
+    int32_t *keep, *keep_n; /* DSA: row i attends to keep[i * index_topk ..][0 .. keep_n[i]); keep_n NULL: to all. Of
+                               sequences of no more than index_topk tokens decode leaves the lists unset */
     int32_t *expert;        /* routing: [n][num_experts_per_tok] */
     real *gate;             /*          their weights; 0 for a dropped pair */
     /* training only */

@@ -109,22 +109,26 @@ static status decode(part_call *c) {
     TAKE(c, x->keep_n, x->n);
     TRY(project(c, &s));
     cache_append(c, CACHE_INDEX, s.k, m->index_head_dim);
-    bool watched = c->watch && x->n_seq == 1 && x->seq[0].pos == 0, all = true;
+    const bool watched = c->watch && x->n_seq == 1 && x->seq[0].pos == 0;
+    bool all = true; /* every row is chosen */
+    int count = 0;
     if (watched) TAKE(c, scores, x->n * x->n);
     for (int i = 0; i < x->n_seq; i++) {
         const cache_rows *keys = &x->seq[i].cache[c->layer][CACHE_INDEX];
-        jobs[i] = selection(c, &s, &x->seq[i]);
-        jobs[i].keys = keys->rows;
-        jobs[i].pages = keys->pages;
-        jobs[i].key_type = keys->type;
-        jobs[i].key_stride = keys->width;
-        jobs[i].scores = scores;
-        jobs[i].ld_scores = x->n;
-        if (jobs[i].T > m->index_topk) all = false;
+        index_select *job = &jobs[count];
+        *job = selection(c, &s, &x->seq[i]);
+        job->keys = keys->rows;
+        job->pages = keys->pages;
+        job->key_type = keys->type;
+        job->key_stride = keys->width;
+        job->scores = scores;
+        job->ld_scores = x->n;
+        if (job->T > m->index_topk) all = false;
+        if (job->T > m->index_topk || watched) count++;
     }
-    if (!all || watched) op_index_select(c->q, jobs, x->n_seq);
+    op_index_select(c->q, jobs, count);
     if (watched) watch_choice(c, scores);
-    if (all) x->keep_n = NULL; /* every row is chosen: plain attention, in the cheaper form */
+    if (all) x->keep_n = NULL;
     return OK;
 }
 

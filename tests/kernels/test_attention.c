@@ -159,13 +159,16 @@ static void test_threads(void **state) {
     }
 }
 
-/* Up to OP_FEW_ROWS rows at once and one by one; the chunks of keys must not depend on where the sequence ends. */
-static void test_few_rows_as_alone(void **state) {
+/* Rows at once and one by one; the chunks of keys must depend neither on where the sequence ends nor on how many rows
+ * there are. */
+static void test_rows_as_alone(void **state) {
     (void)state;
-    static const shape shapes[] = {{8, 517, 6, 2, 40, 24, 0},   {5, 1027, 14, 1, 28, 28, 2},
-                                   {8, 260, 3, 3, 192, 128, 0}, {8, 1028, 12, 2, 64, 64, 0},
-                                   {2, 2, 5, 5, 24, 20, 0},     {7, 530, 70, 2, 20, 20, 0},
-                                   {8, 515, 8, 2, 64, 48, 0},   {6, 40, 3, 1, 32, 16, 3}};
+    static const shape shapes[] = {
+        {8, 517, 6, 2, 40, 24, 0},   {5, 1027, 14, 1, 28, 28, 2}, {8, 260, 3, 3, 192, 128, 0},
+        {8, 1028, 12, 2, 64, 64, 0}, {2, 2, 5, 5, 24, 20, 0},     {7, 530, 70, 2, 20, 20, 0},
+        {8, 515, 8, 2, 64, 48, 0},   {6, 40, 3, 1, 32, 16, 3},    {9, 1030, 6, 2, 40, 24, 0},
+        {40, 530, 14, 2, 64, 64, 0}, {130, 600, 5, 5, 24, 20, 1}, {300, 540, 4, 1, 32, 16, 0},
+        {11, 260, 3, 3, 192, 128, 0}};
     for (int l = 0; l < LENGTH(test_levels); l++) {
         for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
             queue *q = open_level(l, 2, c);
@@ -259,7 +262,7 @@ static void test_odd_numbers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_double), cmocka_unit_test(test_threads), cmocka_unit_test(test_few_rows_as_alone),
+        cmocka_unit_test(test_against_double), cmocka_unit_test(test_threads), cmocka_unit_test(test_rows_as_alone),
         cmocka_unit_test(test_odd_numbers),    cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -192,6 +192,44 @@ static void test_threads(void **state) {
     }
 }
 
+/* Queries at once and in parts of any size. */
+static void test_queries_as_alone(void **state) {
+    (void)state;
+    static const shape shapes[] = {
+        {8, 700, 16, 64, 100, 0}, {60, 600, 7, 24, 50, 1}, {141, 330, 5, 20, 210, 0}, {33, 300, 64, 128, 64, 0}};
+    for (int l = 0; l < LENGTH(test_levels); l++) {
+        for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
+            queue *q = open_level(l, 2, c);
+            if (!q) continue;
+            for (int i = 0; i < LENGTH(shapes); i++) {
+                problem all = make(shapes[i], DT_BF16), part = make(shapes[i], DT_BF16);
+                run(q, &all, true);
+                for (int64_t r = 0, n; r < all.s.n; r += n) {
+                    problem p = part;
+                    n = r % 3 == 0 ? 1 : 1 + (r * 7) % 20;
+                    if (n > all.s.n - r) n = all.s.n - r;
+                    p.s.n = n;
+                    p.s.T = all.s.T - all.s.n + r + n;
+                    p.q += r * p.ldq;
+                    p.w += r * p.ldw;
+                    p.keep += r * p.keep_stride;
+                    p.keep_n += r;
+                    p.scores += r * p.ld_scores;
+                    run(q, &p, true);
+                }
+                assert_memory_equal(all.keep_n, part.keep_n, (size_t)all.s.n * sizeof(int32_t));
+                assert_memory_equal(all.keep, part.keep, (size_t)(all.s.n * all.keep_stride) * sizeof(int32_t));
+                for (int64_t r = 0; r < all.s.n; r++)
+                    assert_memory_equal(all.scores + r * all.ld_scores, part.scores + r * all.ld_scores,
+                                        (size_t)visible(&all, r) * sizeof(float));
+                drop(&all);
+                drop(&part);
+            }
+            queue_close(q);
+        }
+    }
+}
+
 /* Keys in pages give the scores that they give in order, bit by bit, and the same choice. */
 static void test_pages(void **state) {
     (void)state;
@@ -228,6 +266,7 @@ int main(void) {
         cmocka_unit_test(test_scores_and_choice),
         cmocka_unit_test(test_ties_and_odd_numbers),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_queries_as_alone),
         cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

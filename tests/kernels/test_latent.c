@@ -165,12 +165,15 @@ static void test_threads(void **state) {
     }
 }
 
-/* Up to OP_FEW_ROWS rows at once and one by one. */
-static void test_few_rows_as_alone(void **state) {
+/* Rows at once and one by one. */
+static void test_rows_as_alone(void **state) {
     (void)state;
-    static const shape shapes[] = {{8, 517, 16, 64, 32, 0, 0}, {5, 1027, 7, 28, 4, 2, 0},    {8, 260, 3, 512, 64, 0, 0},
-                                   {3, 514, 70, 32, 16, 0, 0}, {8, 900, 16, 64, 32, 0, 600}, {6, 8, 16, 64, 32, 0, 0},
-                                   {8, 516, 4, 64, 32, 0, 0}};
+    static const shape shapes[] = {
+        {8, 517, 16, 64, 32, 0, 0},      {5, 1027, 7, 28, 4, 2, 0},    {8, 260, 3, 512, 64, 0, 0},
+        {3, 514, 70, 32, 16, 0, 0},      {8, 900, 16, 64, 32, 0, 600}, {6, 8, 16, 64, 32, 0, 0},
+        {8, 516, 4, 64, 32, 0, 0},       {9, 1030, 16, 64, 32, 0, 0},  {60, 540, 7, 24, 8, 0, 0},
+        {20, 1100, 16, 64, 32, 0, 1050}, {9, 900, 70, 32, 16, 0, 600}, {40, 700, 5, 20, 4, 2, 550},
+        {10, 600, 128, 64, 32, 0, 520}};
     for (int l = 0; l < LENGTH(test_levels); l++) {
         for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
             queue *q = open_level(l, 2, c);
@@ -284,9 +287,8 @@ static void test_keep_none(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_double),    cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_few_rows_as_alone), cmocka_unit_test(test_keep_all),
-        cmocka_unit_test(test_keep_none),         cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_against_double), cmocka_unit_test(test_threads),   cmocka_unit_test(test_rows_as_alone),
+        cmocka_unit_test(test_keep_all),       cmocka_unit_test(test_keep_none), cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -220,7 +220,8 @@ static const shape shapes[] = {
     {DT_E4M3, 128, 512, 3, 192, "t"},  {DT_E4M3, 50, 150, 33, 100, "tabh"}, {DT_BF16, 64, 256, 6, 0, "f"},
     {DT_BF16, 64, 256, 21, 0, "f"},    {DT_E4M3, 64, 256, 6, 0, "tf"},      {DT_BF16, 50, 1100, 130, 0, ""},
     {DT_BF16, 64, 2112, 40, 0, "a"},   {DT_F32, 48, 1088, 70, 0, "b"},      {DT_E4M3, 300, 2200, 30, 3, ""},
-    {DT_E4M3, 65, 640, 600, 64, "h"},
+    {DT_E4M3, 65, 640, 600, 64, "h"},  {DT_F32, 35, 20, 70, 0, "ab"},       {DT_F32, 36, 20, 70, 0, "b"},
+    {DT_F32, 36, 20, 70, 0, "a"},      {DT_F32, 40, 6, 8, 0, ""},           {DT_BF16, 64, 256, 33, 0, "bf"},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -284,6 +285,47 @@ static void test_every_n(void **state) {
                     free(alone);
                     trial_free(&t);
                 }
+            }
+            queue_close(q);
+        }
+    }
+}
+
+/* With one way for all a row, and rows in a row, are what they are among all rows, to the bit. */
+static void test_one_way(void **state) {
+    (void)state;
+    for (int l = 0; l < LEVELS; l++) {
+        for (compute mode = COMPUTE_F32; mode <= COMPUTE_BF16; mode++) {
+            queue *q = open_level(levels[l], 2, mode);
+            if (!q) break;
+            for (int i = 0; i < 2 * SHAPES; i++) {
+                const shape *s = &shapes[i / 2];
+                if (l == 0 && s->n * s->out * s->in > 1 << 22) continue; /* slow, and seen in the others */
+                trial all = trial_make(s), few = trial_make(s);
+                queue_rows(q, i % 2 ? ROWS_FEW : ROWS_MANY);
+                trial_reset(&all);
+                trial_reset(&few);
+                op_linear(q, &all.p, 1);
+                if (i % 2 && s->n > OP_FEW_ROWS && s->n < 100) { /* what test_levels_agree has not seen */
+                    if (!(trial_error(&all, mode) <= 1)) fail_msg("%s, shape %d: wrong", levels[l], i / 2);
+                    if (!canaries_alive(&all)) fail_msg("%s, shape %d: wrote outside its rows", levels[l], i / 2);
+                    trial_reset(&all);
+                    op_linear(q, &all.p, 1);
+                }
+                for (int64_t r = 0, n; r < s->n; r += n) {
+                    product p = few.p;
+                    n = r % 3 == 0 ? 1 : 1 + (r * 7) % 40;
+                    if (n > s->n - r) n = s->n - r;
+                    p.x += r * p.ldx;
+                    p.y = (char *)p.y + (size_t)(r * p.ldy) * dtype_size(p.y_type);
+                    p.n = n;
+                    op_linear(q, &p, 1);
+                }
+                if (memcmp(all.y, few.y, all.y_bytes) != 0)
+                    fail_msg("%s, %s, way %d, shape %d: rows in parts differ", levels[l],
+                             mode == COMPUTE_F32 ? "F32" : "BF16", i % 2, i / 2);
+                trial_free(&all);
+                trial_free(&few);
             }
             queue_close(q);
         }
@@ -354,10 +396,8 @@ static void test_nan(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_levels_agree),
-        cmocka_unit_test(test_every_n),
-        cmocka_unit_test(test_lists_and_threads),
-        cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_levels_agree),      cmocka_unit_test(test_every_n), cmocka_unit_test(test_one_way),
+        cmocka_unit_test(test_lists_and_threads), cmocka_unit_test(test_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
