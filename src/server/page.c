@@ -12,5 +12,7 @@ extern const char page_begin[], page_end[];
 
 void handle_page(server *s, exchange *x) {
     (void)s;
+    exchange_add_header(x, "Cache-Control", "no-cache");
+    exchange_add_header(x, "Content-Security-Policy", "frame-ancestors 'none'"); /* the rest is in the page itself */
     exchange_text(x, 200, "text/html; charset=utf-8", page_begin, (size_t)(page_end - page_begin));
 }

@@ -7,6 +7,7 @@ const chats = new Map() // by id
 const running = new Map() // id of a conversation -> {control, message} of the answer that is being written
 let here // the conversation that is shown
 let settings = {}
+let leaving = false // the page is being closed: what breaks off now is no error
 
 const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map(b => b.toString(16).padStart(2, '0')).join('')
 const newest = () => [...chats.values()].sort((a, b) => b.updated - a.updated)
@@ -179,7 +180,8 @@ async function answer(chat) {
     }
     if (!info.finish) throw new Error('The connection ended before the answer did.')
   } catch (e) {
-    if (e.name === 'AbortError') info.finish = 'stopped by you'
+    if (leaving) return
+    if (control.signal.aborted) info.finish = 'stopped by you'
     else { // a TypeError is the network's
       info.error = e instanceof TypeError || e instanceof SyntaxError ? 'The connection ended before the answer did.' : e.message
       info.status = e.status
@@ -283,7 +285,7 @@ function open(id) { // without one: a new conversation
 }
 
 function focusPrompt() { // but let no keyboard come up on a phone
-  if (matchMedia('(hover: hover)').matches) $('prompt').focus()
+  if (!matchMedia('(pointer: coarse)').matches) $('prompt').focus()
 }
 
 function drawChat(end) {
@@ -492,7 +494,7 @@ function drawStatus(s) {
   $('idle').hidden = s.requests.length
   const row = (tag, ...cells) => el('tr', {}, ...cells.map((c, i) => el(tag, {class: i > 1 ? 'right' : ''}, String(c))))
   $('requests').replaceChildren(...s.requests.length ? [row('th', 'Request', 'Path', 'Prompt', 'Cached', 'Written', 'Seconds')] : [],
-    ...s.requests.map(r => row('td', r.id, r.path, n(r.prompt_tokens), n(r.cached_tokens), n(r.tokens), r.seconds.toFixed(1))))
+    ...s.requests.map(r => row('td', r.id.slice(0, 8), r.path, n(r.prompt_tokens), n(r.cached_tokens), n(r.tokens), r.seconds.toFixed(1))))
   const totals = {'Tokens written': n(g.generated_tokens), 'Tokens read': n(g.prompt_tokens),
     'Of them cached': `${n(g.cached_tokens)} (${percent(g.cached_tokens, g.prompt_tokens)})`, 'Steps': n(g.steps),
     'Preempted': n(g.preemptions), 'Drafts accepted': percent(g.draft_accepted, g.draft_proposed), 'Cache on disk': bytes(g.cache_folder_bytes)}
@@ -531,7 +533,8 @@ $('down').addEventListener('click', toEnd)
 addEventListener('resize', () => follow(() => {}))
 addEventListener('hashchange', drawView)
 document.addEventListener('visibilitychange', poll)
-addEventListener('pagehide', () => { for (const id of running.keys()) keep(chats.get(id)) })
+addEventListener('pagehide', () => { leaving = true; for (const id of running.keys()) keep(chats.get(id)) })
+addEventListener('pageshow', e => { if (e.persisted) location.reload() })
 addEventListener('storage', e => { // another tab wrote
   const id = e.key?.startsWith(PREFIX) ? e.key.slice(PREFIX.length) : ''
   if (!id || running.has(id)) return

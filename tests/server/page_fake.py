@@ -49,10 +49,10 @@ At \\(h = 10935\\) that gives \\[p_{max} = 1.013 + 1025 \\cdot 9.81 \\cdot 10935
 """
 
 STATUS = {
-    "model": "deep-sea-7b", "version": "0.4.0", "uptime_seconds": 93784.2,
-    "requests": [{"id": "5d1f0c9a", "path": "/v1/chat/completions", "prompt_tokens": 1204, "cached_tokens": 1088, "tokens": 96, "seconds": 3.4},
-                 {"id": "5d1f0c9b", "path": "/v1/messages", "prompt_tokens": 38411, "cached_tokens": 38208, "tokens": 512, "seconds": 21.9},
-                 {"id": "5d1f0c9c", "path": "/v1/completions", "prompt_tokens": 12, "cached_tokens": 0, "tokens": 7, "seconds": 0.3}],
+    "model": "deep-sea-7b", "version": "0.4.0", "uptime_seconds": 93784, "status": "ok", "connections": 7,
+    "requests": [{"id": "5d1f0c9a2b7c4e6f80a1b2c3", "path": "/chat/completions", "prompt_tokens": 1204, "cached_tokens": 1088, "tokens": 96, "seconds": 3.4},
+                 {"id": "5d1f0c9b2b7c4e6f80a1b2c3", "path": "/messages", "prompt_tokens": 38411, "cached_tokens": 38208, "tokens": 512, "seconds": 21.9},
+                 {"id": "5d1f0c9c2b7c4e6f80a1b2c3", "path": "/completions", "prompt_tokens": 12, "cached_tokens": 0, "tokens": 7, "seconds": 0.3}],
     "engine": {"running": 3, "waiting": 2, "sequences": 64, "queue": 256, "context": 131072, "pages_total": 4096, "pages_running": 820,
                "pages_kept": 1530, "page_tokens": 64, "page_bytes": 589824, "cache_folder_bytes": 0, "steps": 81234, "preemptions": 2,
                "draft_proposed": 1200, "draft_accepted": 960, "prompt_tokens": 1850412, "cached_tokens": 1402876, "generated_tokens": 412380},
@@ -71,12 +71,12 @@ def words(text):
 
 class Fake:
     """port; requests: bodies of chat completions so far; gone: how many answers ended because the client left. pause:
-    seconds between tokens; key: the API key that is asked for; loading: 503 to everything but the page."""
+    seconds between tokens; asked: how often for the status; key: the API key that is asked for; loading: 503 to everything but the page."""
 
     def __init__(self, source="src/server", pause=0.0, key=None):
         self.page = b"".join(open(source + "/" + p, "rb").read() for p in PARTS) + b"</script>\n"
-        self.pause, self.key, self.loading = pause, key, False
-        self.requests, self.gone, self.failures, self.started = [], 0, {}, time.monotonic()
+        self.pause, self.key, self.loading, self.closed = pause, key, False, False
+        self.requests, self.gone, self.asked, self.failures, self.started = [], 0, 0, {}, time.monotonic()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -97,6 +97,7 @@ class Fake:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def close(self):
+        self.closed = True
         self.http.shutdown()
         self.http.server_close()
 
@@ -133,6 +134,7 @@ class Fake:
             self.error(h, 404, "There is no " + h.path)
 
     def status(self):
+        self.asked += 1
         s = json.loads(json.dumps(STATUS))
         seconds = time.monotonic() - self.started
         s["engine"]["generated_tokens"] += int(seconds * 96)
@@ -141,6 +143,9 @@ class Fake:
 
     def post(self, h):
         body = json.loads(h.rfile.read(int(h.headers["Content-Length"])))
+        if self.closed:  # the end of a connection that was kept
+            h.close_connection = True
+            return
         if not self.allowed(h):
             return
         self.requests.append(body)
