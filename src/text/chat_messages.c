@@ -24,12 +24,14 @@ void chat_conversation_free(chat_conversation *c) {
 typedef struct preparation {
     const chat_style *s;
     json_t *messages, *options;
-    bool knows_developer, wants_objects; /* arguments of tool calls */
+    bool knows_developer;
+    bool wants_objects, wants_null; /* arguments of tool calls; content beside them when there is none */
     error *e;
 } preparation;
 
-/* Whether a small conversation is rendered with this text in it. A template that refuses it does not know it. */
-static status try_out(const preparation *p, const char *messages, const char *what, bool *found) {
+/* Whether a small conversation is rendered with this text in it, and without the other (NULL: any). A template that
+ * refuses it does not know it. */
+static status try_out(const preparation *p, const char *messages, const char *what, const char * not, bool *found) {
     json_t *m = NULL, *options = json_copy(p->options);
     str out = {0};
     error e;
@@ -40,7 +42,7 @@ static status try_out(const preparation *p, const char *messages, const char *wh
         json_object_del(options, "continue_final_message");
         s = chat_render(p->s->template, p->s->model_type, m, options, &out, &e);
     }
-    *found = s == OK && contains(&out, what);
+    *found = s == OK && contains(&out, what) && !(not &&contains(&out, not ));
     str_free(&out);
     json_decref(m);
     json_decref(options);
@@ -49,13 +51,34 @@ static status try_out(const preparation *p, const char *messages, const char *wh
 
 #define QUESTION "{\"role\": \"user\", \"content\": \"q\"}"
 static const char with_developer[] = "[{\"role\": \"developer\", \"content\": \"\\u0001d\\u0001\"}, " QUESTION "]";
-static const char with_call[] =
-    "[" QUESTION ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"0\", \"type\": "
-    "\"function\", \"function\": {\"name\": \"f\", \"arguments\": \"{\\\"x\\\": 1}\"}}]}, "
-    "{\"role\": \"tool\", \"tool_call_id\": \"0\", \"content\": \"r\"}]";
+#define WITH_CALL(content, arguments)                                                                                \
+    "[" QUESTION ", {\"role\": \"assistant\", \"content\": " content ", \"tool_calls\": [{\"id\": \"0\", \"type\": " \
+    "\"function\", \"function\": {\"name\": \"f\", \"arguments\": " arguments                                        \
+    "}}]}, {\"role\": \"tool\", \"tool_call_id\": \"0\", \"content\": \"r\"}]"
+#define AS_TEXT "\"{\\\"x\\\": \\\"v7\\\"}\""
+#define AS_OBJECT "{\"x\": \"v7\"}"
+
+/* In which form the template writes tool calls. */
+static status learn_calls(preparation *p) {
+    static const struct {
+        const char *messages;
+        bool null, objects;
+    } ways[] = {{WITH_CALL("null", AS_TEXT), true, false},
+                {WITH_CALL("null", AS_OBJECT), true, true},
+                {WITH_CALL("\"\"", AS_TEXT), false, false},
+                {WITH_CALL("\"\"", AS_OBJECT), false, true}};
+    bool found = false;
+    for (size_t i = 0; !found && i < sizeof ways / sizeof *ways; i++) {
+        TRY(try_out(p, ways[i].messages, "v7", "\\\"v7", &found)); /* not JSON in JSON */
+        if (!found) continue;
+        p->wants_null = ways[i].null;
+        p->wants_objects = ways[i].objects;
+    }
+    return OK;
+}
 
 static status learn_style(preparation *p) {
-    bool developers = false, calls = false, takes_text;
+    bool developers = false, calls = false, v32 = !p->s->template;
     const json_t *m;
     size_t i;
     json_array_foreach(p->messages, i, m) {
@@ -63,13 +86,10 @@ static status learn_style(preparation *p) {
         if (role && !strcmp(role, "developer")) developers = true;
         if (json_object_get(m, "tool_calls")) calls = true;
     }
-    p->wants_objects = p->knows_developer = !p->s->template; /* V3.2's encoding */
-    if (!p->s->template) return OK;
-    if (developers) TRY(try_out(p, with_developer, "\1d\1", &p->knows_developer));
-    if (!calls) return OK;
-    TRY(try_out(p, with_call, "{\"x\": 1}", &takes_text));
-    p->wants_objects = !takes_text;
-    return OK;
+    p->wants_objects = p->wants_null = p->knows_developer = v32;
+    if (v32) return OK;
+    if (developers) TRY(try_out(p, with_developer, "\1d\1", NULL, &p->knows_developer));
+    return calls ? learn_calls(p) : OK;
 }
 
 /* ---- content ---- */
@@ -113,8 +133,9 @@ static status prepare_content(const preparation *p, size_t i, json_t *m, const c
         return fail(p->e, ERR_ARG, "messages[%zu].content is missing", i);
     bool empty = none || !json_string_length(content);
     if (!empty) return OK;
-    bool null = assistant && calls && strcmp(answer_format_name(p->s->format), "plain") != 0;
-    return json_object_set_new(m, "content", null ? json_null() : json_string("")) ? no_memory(p->e) : OK;
+    return json_object_set_new(m, "content", assistant && calls && p->wants_null ? json_null() : json_string(""))
+               ? no_memory(p->e)
+               : OK;
 }
 
 /* ---- tool calls ---- */
