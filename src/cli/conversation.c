@@ -74,16 +74,11 @@ int read_conversation(const char *path, json_t **messages, json_t **options) {
 int conversation_ids(const hadal_model *m, const json_t *messages, const json_t *options, int32_t **ids, size_t *n,
                      bool *thinking) {
     hadal_error e = {0};
-    char *text = NULL, *list = json_dumps(messages, 0), *others = json_dumps(options, 0);
-    int code = EXIT_FINE;
+    char *list = json_dumps(messages, 0), *others = json_dumps(options, 0);
+    int code = EXIT_FINE, inside = 0;
     if (!list || !others) code = no_memory();
-    else if (hadal_chat_render(m, list, others, &text, &e)) code = report(&e);
-    else {
-        *thinking = hadal_chat_is_thinking(text);
-        if (hadal_tokenize(hadal_model_tokenizer(m), text, strlen(text), HADAL_PARSE_SPECIAL, ids, n, &e))
-            code = report(&e);
-    }
-    hadal_free(text);
+    else if (hadal_chat_encode(m, list, others, ids, n, &inside, &e)) code = report(&e);
+    *thinking = inside;
     free(list);
     free(others);
     return code;
