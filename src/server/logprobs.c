@@ -107,7 +107,8 @@ void token_lists_extend(token_lists *l, const token_lists *by) {
 }
 
 json_t *token_lists_take(token_lists *l) {
-    if (!open_lists(l) || l->failed) return NULL;
+    if (l->failed) return NULL;
+    if (!l->tokens) return json_null();
     json_t *all = json_pack("{s:o,s:o,s:o,s:o}", "tokens", l->tokens, "token_logprobs", l->logprobs, "top_logprobs",
                             l->top, "text_offset", l->offsets);
     l->tokens = l->logprobs = l->top = l->offsets = NULL;
