@@ -515,3 +515,82 @@ status json_schema_rule(const json_text *t, const json_t *schema, int32_t *rule,
     close_compiler(&c);
     return s;
 }
+
+/* ---- arguments one by one ---- */
+
+/* The schema with references and joined schemas put together. */
+static status put_together(schema_compiler *c, const json_t *s, const json_t **out) {
+    TRY(schema_merge(c, s, json_true(), out));
+    const json_t *list = json_object_get(*out, "allOf"), *one;
+    size_t i;
+    if (!list) return OK;
+    json_t *rest = json_copy((json_t *)*out);
+    if (!rest || json_array_append_new(c->kept, rest)) return no_memory(c);
+    json_object_del(rest, "allOf");
+    *out = rest;
+    json_array_foreach(list, i, one) TRY(schema_merge(c, *out, one, out));
+    return OK;
+}
+
+/* The rule of an argument: for a schema of strings alone that of their bare text, NEVER if that may be any text. */
+static status compile_argument(schema_compiler *c, const member *m, const json_t *s, bool *string, int32_t *rule) {
+    int types;
+    *string = false;
+    *rule = m->rule;
+    TRY(put_together(c, s, &s));
+    if (!json_is_object(s) || json_object_get(s, "anyOf") || json_object_get(s, "oneOf")) return OK;
+    TRY(schema_types(c, s, &types));
+    *string = types == TYPE_STRING;
+    if (!*string) return OK;
+    int32_t start = NEVER;
+    if (json_object_get(s, "enum") || json_object_get(s, "const")) TRY(compile_values(c, s, RAW, &start));
+    else if (json_object_get(s, "minLength") || json_object_get(s, "maxLength") || json_object_get(s, "pattern") ||
+             json_object_get(s, "format"))
+        TRY(schema_string(c, s, RAW, &start));
+    *rule = start == NEVER ? NEVER : rules_rule_of(c->t->r, false, start);
+    return OK;
+}
+
+static status write_arguments(schema_compiler *c, const json_t *s, const members *m, const parameter_frame *f,
+                              int32_t next, int32_t *start) {
+    const json_t *properties = json_object_get(s, "properties");
+    *start = next;
+    for (size_t i = m->n; i--;) {
+        const json_t *one = json_object_get(properties, m->m[i].key.p);
+        bool string;
+        int32_t rule;
+        if (strpbrk(m->m[i].key.p, "\"<>\n") || !m->m[i].key.n)
+            return schema_fail(c, ERR_UNSUPPORTED, "\"%.60s\" cannot be the name of a parameter", m->m[i].key.p);
+        size_t n = go_down(c, "properties", m->m[i].key.p);
+        TRY(compile_argument(c, m->m + i, one ? one : json_true(), &string, &rule));
+        go_up(c, n);
+        int32_t this = f->parameter(f->user, m->m[i].key, string, rule, *start);
+        *start = m->m[i].required ? this : rules_either(c->t->r, this, *start);
+    }
+    return OK;
+}
+
+static status compile_arguments(schema_compiler *c, const parameter_frame *f, int32_t next, int32_t *start) {
+    const json_t *s;
+    members m = {0};
+    TRY(put_together(c, c->root, &s));
+    TRY(schema_check_keywords(c, s));
+    if (json_object_get(s, "anyOf") || json_object_get(s, "oneOf") || json_object_get(s, "enum") ||
+        json_object_get(s, "const"))
+        return schema_fail(c, ERR_UNSUPPORTED, "arguments in this format need one list of \"properties\"");
+    status st = read_members(c, s, &m);
+    if (st == OK && m.n) m.other = NEVER; /* in this format only named ones are written */
+    if (st == OK) st = count_members(c, s, &m);
+    if (st == OK) st = write_arguments(c, s, &m, f, next, start);
+    free(m.m);
+    return st == OK ? compile_refs(c) : st;
+}
+
+status json_schema_parameters(const json_text *t, const json_t *schema, const parameter_frame *f, int32_t next,
+                              int32_t *start, error *e) {
+    schema_compiler c;
+    status s = open_compiler(&c, t, schema, e);
+    if (s == OK) s = compile_arguments(&c, f, next, start);
+    close_compiler(&c);
+    return s;
+}

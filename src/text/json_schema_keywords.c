@@ -358,7 +358,7 @@ status schema_merge(schema_compiler *c, const json_t *a, const json_t *b, const 
     if (s == OK) s = resolve(c, b, &b);
     c->depth--;
     TRY(s);
-    *out = json_is_true(a) ? b : json_is_false(b) || json_is_true(b) ? (json_is_false(b) ? b : a) : a;
+    *out = json_is_true(a) || json_is_false(b) ? b : a;
     if (json_is_boolean(a) || json_is_boolean(b)) return OK;
     if (!json_is_object(a) || !json_is_object(b))
         return schema_fail(c, ERR_ARG, "a schema should be an object, true or false");
