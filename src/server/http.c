@@ -172,6 +172,11 @@ static void check_state(exchange *x) {
     else exchange_error(x, 503, NULL, "draining", "the server is about to stop; it takes no more requests");
 }
 
+static void refuse_length(exchange *x) {
+    exchange_error(x, 413, NULL, NULL, "the body is larger than %llu bytes, the most that this server takes",
+                   (unsigned long long)x->h->o->body_bytes);
+}
+
 static enum MHD_Result proceed(exchange *x);
 
 static enum MHD_Result begin(http *h, struct MHD_Connection *mc, const char *url, const char *method, void **state) {
@@ -194,19 +199,18 @@ static enum MHD_Result begin(http *h, struct MHD_Connection *mc, const char *url
         exchange_error(x, 401, NULL, "invalid_api_key", "this server wants an API key: 'Authorization: Bearer KEY'");
     }
     if (x->route && !exchange_answered(x)) check_state(x);
-    if (content_length(mc) > h->o->body_bytes) {
-        exchange_error(x, 413, NULL, NULL, "the body is larger than %llu bytes, the most that this server takes",
-                       (unsigned long long)h->o->body_bytes);
-        linger_begin(h, c->fd);
-        return proceed(x);
-    }
-    return MHD_YES;
+    bool chunked = header(mc, "Transfer-Encoding") != NULL;
+    if (chunked && header(mc, "Content-Length")) /* a proxy before us may have believed the other one */
+        exchange_error(x, 400, NULL, NULL, "Content-Length and Transfer-Encoding in one request");
+    else if (content_length(mc) > h->o->body_bytes) refuse_length(x);
+    else return MHD_YES;
+    linger_begin(h, c->fd); /* an answer before the body ends the connection */
+    return proceed(x);
 }
 
 /* libmicrohttpd takes no answer while a body is coming, so this one goes past it; then it closes the connection. */
 static enum MHD_Result refuse_chunks(exchange *x) {
-    exchange_error(x, 413, NULL, NULL, "the body is larger than %llu bytes, the most that this server takes",
-                   (unsigned long long)x->h->o->body_bytes);
+    refuse_length(x);
     str s = {0};
     str_addf(&s,
              "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nx-request-id: %s\r\n"

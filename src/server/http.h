@@ -89,10 +89,10 @@ void exchange_ping(exchange *x, double now);
 /* With x->lock held: the answer as libmicrohttpd takes it, whole or a stream; NULL: memory is out. */
 struct MHD_Response *exchange_response(exchange *x);
 
-/* --- routes.c --- */
+/* --- paths.c --- */
 /* path: decoded. normal: the path that routes are named by (a buffer of the path's size + 1). */
 void path_normal(const char *path, char *normal);
-/* In place; false: not percent-encoding, or a zero byte. */
+/* In place; false, and nothing has changed: not percent-encoding, or a zero byte. */
 bool path_decode(char *path);
 /* The route, or NULL: then *allow tells the methods of the path ("GET, POST"), and is empty when there is no such path.
  * *tail: in normal, what stands behind the route's path. */

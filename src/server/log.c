@@ -50,7 +50,12 @@ static const char *ending(const exchange *x) {
     return x->note.finish[0] ? x->note.finish : !x->complete ? "client gone" : "";
 }
 
-/* "15:04:05 POST /v1/chat/completions 200  prompt 812 (700 cached)  64 tokens  0.12 s, 41.3/s  1.63 s  stop" */
+static void add_time(str *out, double seconds) {
+    if (seconds < 0.1) str_addf(out, "%.1f ms", 1000 * seconds);
+    else str_addf(out, "%.2f s", seconds);
+}
+
+/* "15:04:05 POST /v1/chat/completions 200  prompt 812 (700 cached)  64 tokens  first 0.12 s, 41.3/s  1.63 s  stop" */
 static void write_line(str *out, const exchange *x, double seconds) {
     struct tm t;
     time_t now = time(NULL);
@@ -64,9 +69,13 @@ static void write_line(str *out, const exchange *x, double seconds) {
     if (n->prompt_tokens) str_addf(out, "  prompt %d", n->prompt_tokens);
     if (n->cached_tokens) str_addf(out, " (%d cached)", n->cached_tokens);
     if (n->prompt_tokens) str_addf(out, "  %d token%s", n->tokens, n->tokens == 1 ? "" : "s");
-    if (n->first_token > 0) str_addf(out, "  first %.2f s", n->first_token);
+    if (n->first_token > 0) {
+        str_puts(out, "  first ");
+        add_time(out, n->first_token);
+    }
     if (rate(n, seconds) > 0) str_addf(out, ", %.1f/s", rate(n, seconds));
-    str_addf(out, seconds < 1 ? "  %.1f ms" : "  %.2f s", seconds < 1 ? 1000 * seconds : seconds);
+    str_puts(out, "  ");
+    add_time(out, seconds);
     if (*ending(x)) str_addf(out, "  %s", ending(x));
 }
 

@@ -7,4 +7,3 @@
         (void)s;                                                                \
         exchange_error(x, 501, NULL, NULL, #name ": see src/server/missing.c"); \
     }
-
