@@ -130,7 +130,7 @@ static void add_cors(exchange *x, struct MHD_Connection *mc) {
     exchange_add_header(x, "Access-Control-Expose-Headers", "x-request-id, retry-after");
     if (strcmp(x->method, "OPTIONS") != 0) return;
     const char *wanted = header(mc, "Access-Control-Request-Headers");
-    exchange_add_header(x, "Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS");
+    exchange_add_header(x, "Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS");
     exchange_add_header(x, "Access-Control-Allow-Headers", wanted ? wanted : "authorization, content-type, x-api-key");
     exchange_add_header(x, "Access-Control-Max-Age", "86400");
 }
