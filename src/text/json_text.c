@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_INDENT = 32, FULLWIDTH_BAR = 0xff5c, LAST_CHAR = 0x10ffff };
+enum { MAX_INDENT = 32, FULLWIDTH_BAR = 0xff5c };
 
 /* ---- characters ---- */
 

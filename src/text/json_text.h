@@ -7,7 +7,7 @@
 
 #include "text/grammar_rules.h"
 
-enum { JSON_DIGITS = 18, REAL_DIGITS = 15 };
+enum { JSON_DIGITS = 18, REAL_DIGITS = 15, LAST_CHAR = 0x10ffff };
 
 typedef struct json_text {
     rules *r;
