@@ -1,18 +1,21 @@
 /* POST /v1/messages and /v1/messages/count_tokens. */
 #include "server/messages.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include "server/handlers.h"
 
 typedef struct message_writer {
+    server *s;
     exchange *x;
-    char *model;
-    char signature[32];
+    json_t *request;
     bool stream;
     message_blocks blocks;
 } message_writer;
+
+static json_t *message_of(const message_writer *w, json_t *content, const chat_job *j, const chat_sample *s) {
+    return message_json(exchange_id(w->x), json_string_value(json_object_get(w->request, "model")), content, s,
+                        chat_job_usage(j));
+}
 
 static void send_event(void *arg, const char *name, json_t *data) {
     exchange_event_json(((message_writer *)arg)->x, name, data);
@@ -22,9 +25,8 @@ static void begin(void *arg, chat_job *j) {
     message_writer *w = arg;
     if (!w->stream) return;
     exchange_stream(w->x);
-    chat_usage usage = *chat_job_usage(j);
-    json_t *message = message_json(exchange_id(w->x), w->model, NULL, NULL, &usage);
-    send_event(w, "message_start", json_pack("{s:s, s:o}", "type", "message_start", "message", message));
+    send_event(w, "message_start",
+               json_pack("{s:s, s:o}", "type", "message_start", "message", message_of(w, NULL, j, NULL)));
     send_event(w, "ping", json_pack("{s:s}", "type", "ping"));
 }
 
@@ -43,16 +45,18 @@ static void finish(void *arg, chat_job *j, int sample) {
 static void end(void *arg, chat_job *j) {
     message_writer *w = arg;
     const chat_sample *s = chat_job_sample(j, 0);
+    json_t *message = message_of(w, json_incref(w->blocks.content), j, s);
+    if (message && message_thread_kept(w->request)) message_thread_keep(w->s, w->request, message);
     if (!w->stream) {
-        json_t *content = w->blocks.content;
-        w->blocks.content = NULL;
-        exchange_json(w->x, 200, message_json(exchange_id(w->x), w->model, content, s, chat_job_usage(j)));
+        exchange_json(w->x, 200, message);
         return;
     }
     send_event(w, "message_delta",
-               json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta", "stop_reason",
-                         message_stop_reason(s), "stop_sequence", s->stop, "usage", message_usage(chat_job_usage(j))));
+               json_pack("{s:s, s:{s:O, s:O}, s:O}", "type", "message_delta", "delta", "stop_reason",
+                         json_object_get(message, "stop_reason"), "stop_sequence",
+                         json_object_get(message, "stop_sequence"), "usage", json_object_get(message, "usage")));
     send_event(w, "message_stop", json_pack("{s:s}", "type", "message_stop"));
+    json_decref(message);
     exchange_end(w->x);
 }
 
@@ -66,7 +70,7 @@ static void failed(void *arg, chat_job *j, int code, const char *message) {
 static void release(void *arg) {
     message_writer *w = arg;
     message_blocks_free(&w->blocks);
-    free(w->model);
+    json_decref(w->request);
     free(w);
 }
 
@@ -79,26 +83,23 @@ static bool translate(exchange *x, const json_t *request, bool counting, transla
     return false;
 }
 
+static void start(server *s, exchange *x, json_t *request, const json_t *body) {
+    message_writer *w = calloc(1, sizeof *w);
+    if (!w) {
+        exchange_error(x, 500, NULL, NULL, "memory is out");
+        return;
+    }
+    *w = (message_writer){.s = s, .x = x, .request = json_incref(request)};
+    w->stream = json_is_true(json_object_get(request, "stream"));
+    w->blocks = (message_blocks){.signature = exchange_id(x), .event = w->stream ? send_event : NULL, .arg = w};
+    exchange_add_header(x, "request-id", exchange_id(x));
+    chat_start(s, x, body, &writer, w);
+}
+
 void handle_messages(server *s, exchange *x) {
     translation t = {0};
     json_t *request = chat_parse_body(x);
-    if (request && translate(x, request, false, &t)) {
-        message_writer *w = calloc(1, sizeof *w);
-        if (w) w->model = strdup(json_string_value(json_object_get(request, "model")));
-        if (w && w->model) {
-            w->x = x;
-            w->stream = json_is_true(json_object_get(request, "stream"));
-            snprintf(w->signature, sizeof w->signature, "%s", exchange_id(x));
-            w->blocks.signature = w->signature;
-            w->blocks.event = w->stream ? send_event : NULL;
-            w->blocks.arg = w;
-            exchange_add_header(x, "request-id", exchange_id(x));
-            chat_start(s, x, t.body, &writer, w);
-        } else {
-            free(w);
-            exchange_error(x, 500, NULL, NULL, "memory is out");
-        }
-    }
+    if (request && message_thread_open(s, x, request) && translate(x, request, false, &t)) start(s, x, request, t.body);
     translation_end(&t);
     json_decref(request);
 }

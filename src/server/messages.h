@@ -27,6 +27,12 @@ void message_blocks_piece(message_blocks *b, const hadal_piece *p, const char *c
 void message_blocks_finish(message_blocks *b); /* closes the open one */
 void message_blocks_free(message_blocks *b);
 
+/* Threads (messages_thread.c). open: a request that goes on with one gets its messages, system prompt and tools; false:
+ * it was answered with an error. keep: when the request wants it (kept), with its answer. */
+bool message_thread_kept(const json_t *request);
+bool message_thread_open(server *s, exchange *x, json_t *request);
+void message_thread_keep(server *s, const json_t *request, const json_t *message);
+
 const char *message_stop_reason(const chat_sample *s);
 /* {"input_tokens", "cache_read_input_tokens", "output_tokens" ...}; the cached tokens are no input tokens. */
 json_t *message_usage(const chat_usage *u);
