@@ -491,8 +491,8 @@ def main(program):
                              config=lambda c: c.update(max_position_embeddings=8192))
         with Server(program, model, "--name", "m") as s:
             for part in (messages_plain, messages_prompt, messages_stream, messages_tools, messages_threads,
-                         messages_thinking, messages_errors, responses_plain, responses_stream, responses_tools, responses_kept,
-                         responses_reasoning, responses_errors):
+                         messages_thinking, messages_errors, responses_plain, responses_stream, responses_tools,
+                         responses_kept, responses_reasoning, responses_errors):
                 try:
                     part(s)
                 except Exception as x:
