@@ -177,7 +177,7 @@ function bareAddress(text, from) { // of http:// or https:// at this place; '': 
 // Nodes and strings of a text inside of a block.
 function inline(text, depth = 0) {
   const out = [], next = {} // next: where each closing mark comes, looked for once
-  let plain = '', i = 0
+  let plain = '', i = 0, ticks // ticks: length -> where so many backticks stand, the first one last
   const put = (node, end) => { out.push(plain, node); plain = ''; i = end }
   const find = (mark, from, fits = () => true, name = mark) => {
     if (name in next && (next[name] < 0 || next[name] >= from)) return next[name]
@@ -190,8 +190,13 @@ function inline(text, depth = 0) {
     if (c === '`') {
       let n = 1
       while (text[i + n] === '`') n++
-      const end = find('`'.repeat(n), i + n, at => text[at - 1] !== '`' && text[at + n] !== '`')
-      if (end >= 0) put(el('code', {}, text.slice(i + n, end).replace(/^ (.*) $/s, '$1')), end + n)
+      if (!ticks) {
+        ticks = {}
+        for (const run of [...text.matchAll(/`+/g)].reverse()) (ticks[run[0].length] ??= []).push(run.index)
+      }
+      while (ticks[n]?.at(-1) < i + n) ticks[n].pop()
+      const end = ticks[n]?.at(-1)
+      if (end) put(el('code', {}, text.slice(i + n, end).replace(/^ (.*) $/s, '$1')), end + n)
       else { plain += text.slice(i, i + n); i += n }
       continue
     }

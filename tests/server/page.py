@@ -385,6 +385,19 @@ def pictures(browser, fake, url, folder):
         p.close()
 
 
+def endless(folder):
+    """A model of random weights whose answers have no end of their own."""
+    def config(c):
+        c.pop("eos_token_id")
+        c["max_position_embeddings"] = 1 << 18
+
+    def words(c):
+        c.pop("eos_token")
+        c["chat_template"] = c["chat_template"].replace(" + eos_token", "")
+
+    return folder.model("endless", config=config, generation_config=lambda c: c.pop("eos_token_id"), tokenizer_config=words)
+
+
 def real(browser, program):
     with kit.Server(program, "models/tiny") as s:
         url = "http://127.0.0.1:%d/" % s.port
@@ -394,16 +407,34 @@ def real(browser, program):
         p = fresh(browser, url)
         check("program: the model", p.text("#model") == "tiny", p.text("#model"))
         ask(p, "c7+8-3+5-9")
-        check("program: an answer", p.text(".answer .text") or p.text(".think .text"), p.text("article:last-child"))
+        check("program: an answer", p.text("article.answer").strip(), p.text("#messages"))
         check("program: its facts", " tokens · " in p.js(FACTS) and "first after" in p.js(FACTS), p.js(FACTS))
-        ask(p, "nz:zcazaz")
-        check("program: a second question", p.count(".answer .facts") == 2 and not p.count("article .error"), p.text("#messages"))
-        p.reload()
-        check("program: the conversation is kept", p.wait("document.querySelectorAll('article').length === 4"))
         p.click("#view")
         check("program: status", p.wait("document.querySelector('#totals')?.innerText.match(/Tokens written\\n[1-9]/)") and
               not p.seen("#status-error"), p.text("#status"))
         check("program: no errors", not p.errors, p.errors)
+        p.close()
+    with kit.Folder() as folder, kit.Server(program, endless(folder)) as s:
+        p = fresh(browser, "http://127.0.0.1:%d/" % s.port)
+        p.js("localStorage.setItem('hadal.settings', JSON.stringify({max_tokens: '60', seed: '1'}))")
+        p.reload()
+        p.wait("document.querySelector('#model.ready')")
+        ask(p, "Why is the sea salty?")
+        ask(p, "And how deep is it?")
+        check("program: a second question finds the first in the cache", p.wait("/, [1-9][0-9]* cached/.test(%s)" % FACTS), p.text("#messages"))
+        p.reload()
+        check("program: the conversation is kept", p.wait("document.querySelectorAll('article').length === 4"))
+        p.js("localStorage.setItem('hadal.settings', '{}')")
+        p.reload()
+        p.wait("document.querySelector('#model.ready')")
+        ask(p, "Go on.", wait=False)
+        p.wait("(%s) && %s.innerText.length > 20" % (BUSY, LAST))
+        status = s.get("/status").json
+        check("program: it is being answered", status["engine"]["running"] == 1 and len(status["requests"]) == 1, status)
+        p.key("Escape")
+        check("program: stop", p.wait("!(%s)" % BUSY) and p.text(".answer .note") == "Ended: stopped by you.", p.text("article.answer"))
+        check("program: the server stops, too", any(time.sleep(0.05) or s.get("/status").json["engine"]["running"] == 0 for _ in range(200)))
+        check("program: no errors there", not p.errors, p.errors)
         p.close()
 
 
