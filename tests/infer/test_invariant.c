@@ -58,14 +58,14 @@ static void check(const session *s, int64_t n, const float *want, int64_t first,
     }
 }
 
-typedef void test_of_model(int f, const char *level, int c, engine *g, engine *one);
+typedef void test_of_model(int f, const char *on, int c, engine *g, engine *one);
 
 /* On every level, in every number type: engines of two threads and of one. */
 static void each_model(test_of_model *test) {
     for (int l = 0; l < LENGTH(test_levels); l++) {
         for (int c = COMPUTE_F32; c <= COMPUTE_BF16; c++) {
             for (int f = 0; f < SMALL_MODELS; f++) {
-                engine *g, *one;
+                engine *g, *one = NULL;
                 error e = {0};
                 status s = engine_open(&g, models[f], 2, test_levels[l], c, MLA_ABSORBED, &e);
                 if (s == ERR_UNSUPPORTED) continue;
@@ -81,19 +81,19 @@ static void each_model(test_of_model *test) {
 
 /* --- prompts ------------------------------------------------------------------------------------------------------ */
 
-static void check_prompt(int f, const char *level, int c, engine *g, engine *one) {
+static void check_prompt(int f, const char *on, int c, engine *g, engine *one) {
     static const int64_t cut[] = {1, 3, 8, 9, 64, 300, 150, 2, 17, 40, 66};
     static const int64_t beside[][3] = {{5, 70, 1}, {150, 1, 30}, {1, 9, 100}, {504, 8, 7}};
     char what[100];
     session *all = begin(g), *cuts = begin(one), *three[3] = {begin(g), begin(g), begin(g)};
     extend_alone(all, PROMPT, ROWS_MANY);
-    snprintf(what, sizeof what, "%s %s %s, prompt in pieces", small_model_name(f), level, compute_names[c]);
+    snprintf(what, sizeof what, "%s %s %s, prompt in pieces", small_model_name(f), on, compute_names[c]);
     for (int i = 0; i < LENGTH(cut); i++) {
         extend_alone(cuts, cut[i], ROWS_MANY);
         check(cuts, cut[i], all->logits, 0, what);
     }
     assert_int_equal(cuts->length, PROMPT);
-    snprintf(what, sizeof what, "%s %s %s, prompt beside others", small_model_name(f), level, compute_names[c]);
+    snprintf(what, sizeof what, "%s %s %s, prompt beside others", small_model_name(f), on, compute_names[c]);
     for (int i = 0; i < LENGTH(beside); i++) {
         extend(three, 3, (const int64_t[]){0, 11, 30}, beside[i], ROWS_MANY);
         check(three[0], beside[i][0], all->logits, 0, what);
@@ -117,7 +117,7 @@ static void check_decoded(session *s, session *const *others, const char *what) 
     static const int64_t drafts[] = {3, 8, 1, 9, 2};
     const int64_t first = s->length;
     float *want = malloc(DECODED * SMALL_VOCAB * sizeof *want);
-    session *batch[OTHERS + 1] = {s};
+    session *together[OTHERS + 1] = {s};
     int64_t from[OTHERS + 1] = {0}, n[OTHERS + 1];
     assert_non_null(want);
     for (int i = 0; i < DECODED; i++) {
@@ -125,7 +125,7 @@ static void check_decoded(session *s, session *const *others, const char *what) 
         memcpy(want + i * SMALL_VOCAB, s->logits, SMALL_VOCAB * sizeof *want);
     }
     for (int i = 0; i < OTHERS; i++) {
-        batch[i + 1] = others[i];
+        together[i + 1] = others[i];
         from[i + 1] = i;
     }
     for (int several = 0; several < 2; several++) {
@@ -137,7 +137,7 @@ static void check_decoded(session *s, session *const *others, const char *what) 
                 if (n[0] > first + DECODED - s->length) n[0] = first + DECODED - s->length;
                 for (int k = 1; k < count; k++) /* the first one is long */
                     session_truncate(others[k - 1], k == 1 ? LONG : 1 + (k * 29 + i) % OTHERS_PROMPT);
-                extend(batch, count, from, n, ROWS_FEW);
+                extend(together, count, from, n, ROWS_FEW);
                 check(s, n[0], want, first, what);
             }
         }
@@ -145,11 +145,11 @@ static void check_decoded(session *s, session *const *others, const char *what) 
     free(want);
 }
 
-static void check_decoding(int f, const char *level, int c, engine *g, engine *one) {
+static void check_decoding(int f, const char *on, int c, engine *g, engine *one) {
     char what[100];
     session *others[OTHERS], *s = begin(g), *single = begin(one);
     int64_t from[OTHERS], n[OTHERS];
-    snprintf(what, sizeof what, "%s %s %s, decoding", small_model_name(f), level, compute_names[c]);
+    snprintf(what, sizeof what, "%s %s %s, decoding", small_model_name(f), on, compute_names[c]);
     for (int i = 0; i < OTHERS; i++) {
         others[i] = begin(g);
         from[i] = i;

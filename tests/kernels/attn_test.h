@@ -93,15 +93,15 @@ static inline int32_t *random_pages(uint64_t seed, int64_t T) {
 static inline void *in_pages(const void *rows, dtype type, int64_t size, int64_t stride, int64_t T,
                              const int32_t *pages) {
     size_t element = dtype_size(type), bytes = (size_t)(pool_pages(T) * CACHE_PAGE * stride) * element;
-    char *pool = malloc(bytes);
-    assert_non_null(pool);
-    memset(pool, 0xff, bytes);
+    char *out = malloc(bytes);
+    assert_non_null(out);
+    memset(out, 0xff, bytes);
     for (int64_t t = 0; t < T; t++) {
         int64_t row = pages[t / CACHE_PAGE] * CACHE_PAGE + t % CACHE_PAGE, left = size - t * stride;
-        memcpy(pool + (size_t)(row * stride) * element, (const char *)rows + (size_t)(t * stride) * element,
+        memcpy(out + (size_t)(row * stride) * element, (const char *)rows + (size_t)(t * stride) * element,
                (size_t)(left < stride ? left : stride) * element);
     }
-    return pool;
+    return out;
 }
 
 /* A number as a product sees it. */

@@ -242,9 +242,9 @@ static void test_pages(void **state) {
                 for (int type = DT_F32; type <= DT_BF16; type++) {
                     problem a = make(shapes[i], type), b = make(shapes[i], type);
                     int32_t *pages = random_pages((uint64_t)i, b.s.T);
-                    void *pool = in_pages(b.cache, type, (b.s.T - 1) * b.stride + b.s.dim, b.stride, b.s.T, pages);
+                    void *paged = in_pages(b.cache, type, (b.s.T - 1) * b.stride + b.s.dim, b.stride, b.s.T, pages);
                     free(b.cache);
-                    b.cache = pool;
+                    b.cache = paged;
                     b.pages = pages;
                     run(q, &a, true);
                     run(q, &b, true);

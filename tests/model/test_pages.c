@@ -42,12 +42,12 @@ static caches make(const model *m, dtype type, const int32_t *pages) {
             if ((*p)->cache == CACHE_NONE) continue;
             const int64_t width = (*p)->cache_width(&m->cfg);
             const size_t half = (size_t)(PAGES * CACHE_PAGE * width) * dtype_size(type);
-            char *pool = malloc(2 * half);
-            assert_non_null(pool);
-            memset(pool, 0xff, 2 * half); /* NaN */
-            c.pool[l][(*p)->cache] = pool;
+            char *memory = malloc(2 * half);
+            assert_non_null(memory);
+            memset(memory, 0xff, 2 * half); /* NaN */
+            c.pool[l][(*p)->cache] = memory;
             for (int s = 0; s < 2; s++)
-                c.rows[s][l][(*p)->cache] = (cache_rows){.rows = pages || s == 0 ? pool : pool + half,
+                c.rows[s][l][(*p)->cache] = (cache_rows){.rows = pages || s == 0 ? memory : memory + half,
                                                          .pages = pages ? pages + s * PAGES : NULL,
                                                          .type = type,
                                                          .width = width};
