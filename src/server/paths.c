@@ -20,8 +20,9 @@ bool path_decode(char *path) {
         if (*p == '%' && escaped(p) < 0) return false;
     char *to = path;
     for (const char *p = path; *p; p++) {
-        *to++ = (char)(*p == '%' ? escaped(p) : *p);
+        int byte = *p == '%' ? escaped(p) : *p;
         if (*p == '%') p += 2;
+        *to++ = (char)byte;
     }
     *to = 0;
     return true;
