@@ -319,7 +319,8 @@ def responses_plain(s):
     item = o["output"][0]
     check("responses: a message", len(o["output"]) == 1 and item["type"] == "message" and item["role"] == "assistant"
           and item["id"].startswith("msg_") and item["status"] == "incomplete", r)
-    check("responses: its part", item["content"][0]["type"] == "output_text" and item["content"][0]["annotations"] == [])
+    part = item["content"][0]
+    check("responses: its part", part["type"] == "output_text" and part["annotations"] == [], part)
     chat = s.post("/v1/chat/completions", {"model": "m", "messages": USER, "max_tokens": 24, "temperature": 0}).json
     check("responses: the same as a chat completion", output_text(o) == chat["choices"][0]["message"]["content"], r)
     u = o["usage"]

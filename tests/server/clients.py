@@ -11,6 +11,7 @@ from typing import Literal
 
 import anthropic
 import openai
+from anthropic.types import ThreadNotFoundError
 from pydantic import BaseModel
 
 from kit import MODEL_V32, Folder, Server, check, finish, together
@@ -287,7 +288,7 @@ def threads(s):
     whole = c.create(**settings, system="Be brief.", messages=USER + [
         {"role": "assistant", "content": [b.model_dump(exclude_none=True) for b in first.content]}, again])
     check("anthropic threads: as if all were sent", second.content[0].text == whole.content[0].text, second, whole)
-    check("anthropic threads: unknown", *raises(anthropic.ThreadNotFoundError, lambda: c.create(
+    check("anthropic threads: unknown", *raises(ThreadNotFoundError, lambda: c.create(
         **settings, messages=[again], thread={"type": "continue", "previous_message_id": "msg_0"})))
 
 
