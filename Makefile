@@ -128,13 +128,16 @@ format:
 # --- install -------------------------------------------------------------------------------------------------------
 DEST    := $(DESTDIR)$(PREFIX)
 install: all
-	install -d $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include $(DEST)/share/bash-completion/completions
+	install -d $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/lib/systemd/system $(DEST)/include \
+	           $(DEST)/share/bash-completion/completions $(DEST)/share/man/man1
 	install -m 755 $(BUILD)/hadal $(DEST)/bin/hadal
 	install -m 644 $(BUILD)/libhadal.a $(DEST)/lib/
 	install -m 755 $(BUILD)/libhadal.so $(DEST)/lib/libhadal.so.0
 	ln -sf libhadal.so.0 $(DEST)/lib/libhadal.so
 	install -m 644 include/hadal.h include/hadal_train.h $(DEST)/include/
 	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBS@|$(LDLIBS)|' tools/hadal.pc.in > $(DEST)/lib/pkgconfig/hadal.pc
+	sed 's|@PREFIX@|$(PREFIX)|' tools/hadal.service.in > $(DEST)/lib/systemd/system/hadal.service
+	install -m 644 docs/hadal.1 $(DEST)/share/man/man1/
 	$(BUILD)/hadal completion > $(DEST)/share/bash-completion/completions/hadal
 
 clean:
