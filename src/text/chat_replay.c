@@ -1,8 +1,11 @@
-/* The conversation is rendered again with a place (a text that nobody else can write) for the message: as an answer
- * without tool calls to a template, as the answer already written to V3.2's encoding. If that is the true rendering but
- * for the place, the template puts the message there. First all messages at once are tried. Where that fails they are
- * tried one by one, from the last to the first, since in some templates (V3, R1) one message changes how later ones are
- * written; then what stands before the place may also be the prompt to which the message was the answer. */
+/* The conversation is rendered again with a place (a text that nobody else can write) for the message. If that is the
+ * true rendering but for the place, the template puts the message there. Places are written
+ *   1  as an answer without tool calls (V3.2's encoding: as an answer written already), all messages at once;
+ *   2  as the content before the tool calls, which go up to the end token, for templates in which tool calls change how
+ *      results are written (vLLM's); a mark at the head of the next message tells that it is this message's;
+ *   3  as 1, but one by one, from the last to the first, for templates in which one message changes how later ones are
+ *      written (V3, R1); what stands before the place may then also be the prompt to which the message was the answer.
+ */
 #include "text/chat_replay.h"
 
 #include <stdlib.h>
@@ -11,7 +14,8 @@
 #include "text/template_text.h"
 
 #define END_THINK "</think>"
-static const size_t most_rendered = (size_t)32 << 20; /* bytes, for messages one by one; what is left stays text */
+#define NEXT TOK_MARK TOK_MARK                         /* head of the next message; tokenizer_mark never writes two */
+static const size_t most_rendered = (size_t)128 << 20; /* bytes, for messages one by one; what is left stays text */
 
 typedef struct replay {
     const chat_style *s;
@@ -19,6 +23,7 @@ typedef struct replay {
     replayed *r;
     size_t n;        /* messages */
     bool *in;        /* [n] stands in the prompt as ids */
+    bool calls;      /* places are written before tool calls */
     size_t rendered; /* bytes so far */
     error *e;
 } replay;
@@ -46,18 +51,40 @@ bool chat_next_place(const str *s, size_t *at, size_t *begin, size_t *message) {
 
 /* ---- rendering ---- */
 
+static bool has_calls(const replay *p, size_t i) {
+    return json_object_get(json_array_get(p->c->messages, i), "tool_calls") != NULL;
+}
+
 /* Message i with a place for its ids. NULL: memory is out. */
 static json_t *with_place(const replay *p, size_t i) {
     str place = {0};
     str_addf(&place, TOK_PLACE "%zu" TOK_PLACE, i);
     json_t *m = json_array_get(p->c->messages, i), *name = place.failed ? NULL : json_string(place.p), *out;
-    if (p->s->template) {
-        out = json_pack("{s:s,s:O}", "role", "assistant", "content", name);
+    if (!p->s->template) {
+        out = json_copy(m);
+        json_object_set(out, ENCODING_V32_WRITTEN, name);
+    } else if (p->calls && has_calls(p, i)) {
+        out = json_copy(m);
+        json_object_set(out, "content", name);
+    } else {
         json_t *prefix = json_object_get(m, "prefix");
-        if (out && prefix) json_object_set(out, "prefix", prefix);
-    } else if ((out = json_copy(m))) json_object_set(out, ENCODING_V32_WRITTEN, name);
+        out = json_pack("{s:s,s:O}", "role", "assistant", "content", name);
+        if (prefix) json_object_set(out, "prefix", prefix);
+    }
     json_decref(name);
     str_free(&place);
+    return out;
+}
+
+/* Message i with a mark at its head. NULL: memory is out. */
+static json_t *with_head(const replay *p, size_t i) {
+    json_t *out = json_copy(json_array_get(p->c->messages, i));
+    const char *content = json_string_value(json_object_get(out, "content"));
+    str s = {0};
+    str_puts(&s, NEXT);
+    str_puts(&s, content ? content : "");
+    json_object_set_new(out, "content", s.failed ? NULL : json_string(s.p));
+    str_free(&s);
     return out;
 }
 
@@ -67,7 +94,8 @@ static status render(replay *p, size_t also, str *out) {
     bool bad = !c.messages, thinking;
     for (size_t i = 0; !bad && i < p->n; i++) {
         bool place = p->in[i] || i == also;
-        json_t *m = place ? with_place(p, i) : json_incref(json_array_get(p->c->messages, i));
+        bool head = p->calls && i && p->in[i - 1] && has_calls(p, i - 1);
+        json_t *m = place ? with_place(p, i) : head ? with_head(p, i) : json_incref(json_array_get(p->c->messages, i));
         bad = json_array_append_new(c.messages, m) != 0;
     }
     status s = bad ? fail(p->e, ERR_NOMEM, "memory is out") : chat_write(p->s, &c, out, &thinking, p->e);
@@ -146,28 +174,73 @@ static bool all_fit(const replay *p, const str *placed, const str *truth, bool *
     return true;
 }
 
-/* ---- all at once, one by one ---- */
+/* ---- all at once ---- */
 
-static status try_all(replay *p, str *truth, bool *done) {
-    bool again = true;
-    *done = false;
-    for (int round = 0; again && round < 3; round++) {
-        str placed = {0};
-        again = false;
-        status s = render(p, SIZE_MAX, &placed);
-        bool fit = s == OK && placed.n && all_fit(p, &placed, truth, &again);
-        if (fit && !again) {
-            str swap = *truth;
-            *truth = placed;
-            placed = swap;
-            *done = true;
+static void add_without_heads(str *out, text t) {
+    const text head = {NEXT, strlen(NEXT)};
+    size_t from = 0, at;
+    for (; text_find(t, head, from, &at); from = at + head.n) str_add(out, t.p + from, at - from);
+    str_add(out, t.p + from, t.n - from);
+}
+
+/* Of a rendering with places before tool calls: `full` without the marks, `placed` without the tool calls, too. false:
+ * they are not where they should be. */
+static bool cut_calls(const replay *p, const str *rendered, str *full, str *placed) {
+    const char *eos = p->s->tokenizer ? tokenizer_eos_text(p->s->tokenizer) : NULL;
+    const text all = whole(rendered), end = {eos ? eos : "", eos ? strlen(eos) : 0}, head = {NEXT, strlen(NEXT)};
+    size_t at = 0, done = 0, begin, i, places = 0, wanted = 0;
+    while (chat_next_place(rendered, &at, &begin, &i)) {
+        str part = {0};
+        size_t stop = at, limit = all.n, next = at, next_place, unused;
+        add_without_heads(&part, (text){all.p + done, begin - done});
+        str_add(&part, all.p + begin, at - begin);
+        str_add(full, part.p, part.n);
+        str_add(placed, part.p, part.n);
+        str_free(&part);
+        if (i < p->n && has_calls(p, i)) {
+            if (text_find(all, head, at, &stop)) limit = stop;
+            if (chat_next_place(rendered, &next, &next_place, &unused) && next_place < limit) limit = next_place;
+            if (!end.n || !text_find(all, end, at, &stop) || stop > limit) return false;
+            str_add(full, all.p + at, stop - at);
         }
-        str_free(&placed);
-        TRY(s);
-        if (!fit) return OK;
+        done = stop;
+        places++;
     }
+    for (i = 0; i < p->n; i++) wanted += p->in[i];
+    text rest = {all.p + done, all.n - done};
+    add_without_heads(full, rest);
+    add_without_heads(placed, rest);
+    return places == wanted && !full->failed && !placed->failed;
+}
+
+/* One attempt with the messages of in[]. */
+static status attempt(replay *p, str *truth, bool *fit, bool *again) {
+    str rendered = {0}, full = {0}, placed = {0};
+    status s = render(p, SIZE_MAX, &rendered);
+    bool cut = s == OK && rendered.n && p->calls && cut_calls(p, &rendered, &full, &placed);
+    *again = false;
+    *fit = s == OK && rendered.n && (cut || !p->calls) && all_fit(p, cut ? &full : &rendered, truth, again);
+    if (*fit && !*again) {
+        str swap = *truth;
+        *truth = cut ? placed : rendered;
+        *(cut ? &placed : &rendered) = swap;
+    }
+    str_free(&rendered);
+    str_free(&full);
+    str_free(&placed);
+    return s;
+}
+
+static status try_all(replay *p, bool calls, str *truth, bool *done) {
+    bool fit = true, again = true;
+    p->calls = calls;
+    for (size_t i = 0; i < p->n; i++) p->in[i] = p->r[i].ids != NULL;
+    for (int round = 0; fit && again && round < 3; round++) TRY(attempt(p, truth, &fit, &again));
+    *done = fit && !again;
     return OK;
 }
+
+/* ---- one by one ---- */
 
 /* Whether message i fits into its place; `truth` is the rendering so far. */
 static status fits(replay *p, size_t i, const str *placed, const str *truth, bool *out) {
@@ -194,6 +267,7 @@ static status fits(replay *p, size_t i, const str *placed, const str *truth, boo
 }
 
 static status try_each(replay *p, str *truth) {
+    p->calls = false;
     memset(p->in, 0, p->n * sizeof *p->in);
     for (size_t i = p->n; i-- > 0 && p->rendered < most_rendered;) {
         str placed = {0};
@@ -219,8 +293,8 @@ status chat_replay(const chat_style *s, const chat_conversation *c, replayed *r,
     for (size_t i = 0; i < p.n; i++) any = any || r[i].ids;
     if (!any) return OK;
     if (!(p.in = calloc(p.n, sizeof *p.in))) return fail(e, ERR_NOMEM, "memory is out");
-    for (size_t i = 0; i < p.n; i++) p.in[i] = r[i].ids != NULL;
-    status st = try_all(&p, prompt, &done);
+    status st = try_all(&p, false, prompt, &done);
+    if (st == OK && !done && s->template) st = try_all(&p, true, prompt, &done);
     if (st == OK && !done) st = try_each(&p, prompt);
     free(p.in);
     return st;

@@ -480,6 +480,9 @@ static void answers_return_as_they_were(void **state) {
                 TURNS({"I think.\n</think>\n\nWell.", "user", false},
                       {"So\n</think>\n\n" CALLS_V3("{\"x\":1}"), "tool", false}, {"It is four.", "user", true}));
     check_turns("r1-tools", deepseek, true,
+                TURNS({CALLS_V3("{\"x\":1}"), "tool", true}, {"Hm " CALLS_V3("{\"x\" :2}"), "tool", true},
+                      {CALLS_V3("{\"x\": 3}"), "tool", true}));
+    check_turns("r1-tools", deepseek, true,
                 TURNS({CALLS_V3("{\"x\":1}"), "tool", true}, {"It is four.", "user", true}));
     check_turns("v3.2", deepseek, false,
                 TURNS({"Well.", "user", true}, {"Hm" CALLS_V32, "tool", true}, {CALLS_V32, "tool", true},
