@@ -456,6 +456,8 @@ static void check_turns(const char *name, const tokenizer *t, bool thinking, con
 #define CALLS_V3(arguments)                                                                   \
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n" arguments \
     "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+#define CALLS_BEGIN "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"
+#define CALLS_END "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
 #define CALLS_V31(arguments) \
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>" arguments "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
 #define CALLS_V32                                                                                                           \
@@ -666,6 +668,59 @@ static void tools_are_never_dropped(void **state) {
     json_decref(m);
 }
 
+/* The words about tools come into the system message, which may be a new one; ids keep their places. */
+static void tools_and_ids(void **state) {
+    (void)state;
+    need_shared();
+    chat_style s = open_style("v3.1", deepseek);
+    json_t *m = parse("[" USER "]"), *o = with_tokens(json_object(), deepseek);
+    json_object_set_new(o, "tools", tools_with("<｜User｜>"));
+    json_object_set_new(o, "add_generation_prompt", json_true());
+    chat_prompt before = encode(&s, m, o);
+    json_t *message = answer_message(&s, "Hm " CALLS_V31("{\"x\":1}"), false);
+    json_array_append(m, message);
+    json_array_append_new(m, parse(RESULT));
+    chat_prompt after = encode(&s, m, o);
+    str found = controls(deepseek, &before);
+    assert_true(before.count > 100 && after.count > before.count);
+    assert_memory_equal(before.ids, after.ids, before.count * sizeof *before.ids);
+    assert_true(ids_at(&after, before.count, json_object_get(message, "token_ids"), 0));
+    assert_string_equal(found.p, BOS CALLS_BEGIN "<｜tool▁sep｜>" CALLS_END "<｜User｜><｜Assistant｜></think>");
+    str_free(&found);
+    free(before.ids);
+    free(after.ids);
+    json_decref(message);
+    json_decref(m);
+    json_decref(o);
+    close_style(&s);
+}
+
+/* A vocabulary without some bytes: what is typed is refused with the byte, never a control token. */
+static void small_vocabulary(void **state) {
+    (void)state;
+    tokenizer *t;
+    error e = {0};
+    assert_int_equal(tokenizer_open(&t, "models/tiny", &e), OK);
+    chat_style s = open_style(tokenizer_chat_template(t), t);
+    json_t *m = parse("[{\"role\": \"user\", \"content\": \"1 + 1 =\"}]"), *o = with_tokens(json_object(), t);
+    json_t *typed = parse("[{\"role\": \"user\", \"content\": \"1<eos>\"}]");
+    chat_prompt p = encode(&s, m, o), none;
+    str text = {0}, got = decode(t, &p);
+    assert_int_equal(chat_text(&text, &s, m, o, &e), OK);
+    assert_string_equal(got.p, text.p);
+    assert_int_equal(chat_encode(&none, &s, typed, o, &e), ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "0x3C"));
+    assert_null(none.ids);
+    str_free(&text);
+    str_free(&got);
+    free(p.ids);
+    json_decref(m);
+    json_decref(o);
+    json_decref(typed);
+    close_style(&s);
+    tokenizer_close(t);
+}
+
 /* ---- ids of reasoning ---- */
 
 static void reasoning_ids(void **state) {
@@ -696,6 +751,7 @@ int main(void) {
         cmocka_unit_test(parts_make_no_token),   cmocka_unit_test(answers_return_as_they_were),
         cmocka_unit_test(forms_of_messages),     cmocka_unit_test(refused),
         cmocka_unit_test(thinking_and_prefixes), cmocka_unit_test(tools_are_never_dropped),
+        cmocka_unit_test(tools_and_ids),         cmocka_unit_test(small_vocabulary),
         cmocka_unit_test(reasoning_ids)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
