@@ -32,7 +32,7 @@ void handle_metrics(server *s, exchange *x) {
     hadal_engine_stats stats;
     str text = {0};
     get_stats(s, &stats);
-    metrics_write(server_metrics(s), &stats, http_connections(server_http(s)), &text);
+    server_metrics_write(server_metrics(s), &stats, http_connections(server_http(s)), &text);
     if (text.failed) exchange_json(x, 500, NULL);
     else exchange_text(x, 200, "text/plain; version=0.0.4; charset=utf-8", text.p, text.n);
     str_free(&text);

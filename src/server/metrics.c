@@ -35,7 +35,7 @@ struct metrics {
     int n_requests;
 };
 
-status metrics_open(metrics **out, error *e) {
+status server_metrics_open(metrics **out, error *e) {
     metrics *m = *out = calloc(1, sizeof *m);
     if (!m) return fail(e, ERR_NOMEM, "memory is out");
     pthread_mutex_init(&m->lock, NULL);
@@ -47,7 +47,7 @@ status metrics_open(metrics **out, error *e) {
     return OK;
 }
 
-void metrics_close(metrics *m) {
+void server_metrics_close(metrics *m) {
     if (!m) return;
     pthread_mutex_destroy(&m->lock);
     free(m);
@@ -141,7 +141,7 @@ static double resident_bytes(void) {
     return (double)resident * (double)sysconf(_SC_PAGESIZE);
 }
 
-void metrics_write(metrics *m, const hadal_engine_stats *engine, int connections, str *out) {
+void server_metrics_write(metrics *m, const hadal_engine_stats *engine, int connections, str *out) {
     pthread_mutex_lock(&m->lock);
     head(out, "requests_total", "counter", "Requests by path and status.");
     for (int i = 0; i < m->n_requests; i++)

@@ -41,7 +41,7 @@ static void fill_defaults(server_options *o) {
 static status open_parts(server *s, error *e) {
     TRY(auth_open(&s->keys, s->o.keys_file, getenv("HADAL_API_KEY"), e));
     TRY(request_log_open(&s->log, &s->o, e));
-    TRY(metrics_open(&s->metrics, e));
+    TRY(server_metrics_open(&s->metrics, e));
     TRY(call_memory_open(&s->calls, REMEMBERED_TOKENS, e));
     TRY(response_memory_open(&s->responses, 0, 0, e));
     return http_open(&s->h, s, &s->o, e);
@@ -97,7 +97,7 @@ void server_close(server *s) {
     http_close(s->h);
     call_memory_close(s->calls);
     response_memory_close(s->responses);
-    metrics_close(s->metrics);
+    server_metrics_close(s->metrics);
     request_log_close(s->log);
     auth_close(s->keys);
     free(s->model_id);
