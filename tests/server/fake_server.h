@@ -164,7 +164,7 @@ void hadal_engine_cancel(hadal_engine *g, uint64_t ticket) {
 }
 void hadal_engine_get_stats(hadal_engine *g, hadal_engine_stats *out) {
     (void)g;
-    *out = (hadal_engine_stats){.size = sizeof *out, .sequences = 4, .queue = 4, .context = 200};
+    *out = (hadal_engine_stats){.size = sizeof *out, .sequences = 4, .queue = 4, .context = 2000};
 }
 
 /* --- for tests -------------------------------------------------------------------------------------------------- */
@@ -178,7 +178,7 @@ typedef struct fake {
 static void fake_request(fake *f, handler *handle, const char *body) {
     json_t *j = json_quoted(body);
     assert_non_null(j);
-    f->x = (exchange){.body = json_dumps(j, 0)};
+    f->x = (exchange){.body = json_dumps(j, JSON_ENCODE_ANY)};
     json_decref(j);
     handle(&f->s, &f->x);
 }

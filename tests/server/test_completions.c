@@ -216,7 +216,7 @@ static void a_long_prompt(void **state) {
     (void)state;
     str body = {0};
     str_puts(&body, "{'prompt': [[5], [5");
-    for (int i = 0; i < 200; i++) str_puts(&body, ", 5");
+    for (int i = 0; i < 2000; i++) str_puts(&body, ", 5");
     str_puts(&body, "]]}");
     ask(body.p);
     str_free(&body);
