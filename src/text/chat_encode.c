@@ -74,9 +74,10 @@ static status add_text(chat_prompt *out, const tokenizer *k, const char *p, size
     return s;
 }
 
-static status encode(chat_prompt *out, const tokenizer *k, const str *prompt, const replayed *r, error *e) {
+static status encode(chat_prompt *out, const tokenizer *k, const str *prompt, const replayed *r, size_t messages,
+                     error *e) {
     size_t at = 0, done = 0, begin, i;
-    while (chat_next_place(prompt, &at, &begin, &i)) {
+    while (chat_next_place(prompt, messages, &at, &begin, &i)) {
         size_t bytes, n = begin - done;
         const char *first = r[i].from < r[i].n ? tokenizer_bytes(k, r[i].ids[r[i].from], &bytes) : NULL;
         bool spaces = first && bytes && *first == ' ' && n && prompt->p[begin - 1] == ' ';
@@ -100,7 +101,7 @@ static status encode_conversation(chat_prompt *out, const chat_style *s, chat_co
     }
     status st = chat_write(s, c, &prompt, &out->thinking, e);
     if (st == OK) st = chat_replay(s, c, r, &prompt, e);
-    if (st == OK) st = encode(out, s->tokenizer, &prompt, r, e);
+    if (st == OK) st = encode(out, s->tokenizer, &prompt, r, json_array_size(c->messages), e);
     str_free(&prompt);
     return st;
 }

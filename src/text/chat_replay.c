@@ -40,13 +40,18 @@ static bool ends_with(text s, text with) {
     return s.n >= with.n && !memcmp(s.p + s.n - with.n, with.p, with.n);
 }
 
-bool chat_next_place(const str *s, size_t *at, size_t *begin, size_t *message) {
+bool chat_next_place(const str *s, size_t n, size_t *at, size_t *begin, size_t *message) {
     const text mark = {TOK_PLACE, strlen(TOK_PLACE)};
-    if (!text_find(whole(s), mark, *at, begin)) return false;
-    char *end;
-    *message = (size_t)strtoull(s->p + *begin + mark.n, &end, 10);
-    *at = (size_t)(end - s->p) + mark.n;
-    return true;
+    while (text_find(whole(s), mark, *at, begin)) {
+        size_t i = *begin + mark.n, number = 0;
+        *at = i;
+        for (; s->p[i] >= '0' && s->p[i] <= '9' && number < n; i++) number = 10 * number + (size_t)(s->p[i] - '0');
+        if (number >= n || !begins_with((text){s->p + i, s->n - i}, mark)) continue; /* what a template left of one */
+        *message = number;
+        *at = i + mark.n;
+        return true;
+    }
+    return false;
 }
 
 /* ---- rendering ---- */
@@ -79,11 +84,11 @@ static json_t *with_place(const replay *p, size_t i) {
 /* Message i with a mark at its head. NULL: memory is out. */
 static json_t *with_head(const replay *p, size_t i) {
     json_t *out = json_copy(json_array_get(p->c->messages, i));
-    const char *content = json_string_value(json_object_get(out, "content"));
+    const json_t *content = json_object_get(out, "content");
     str s = {0};
     str_puts(&s, NEXT);
-    str_puts(&s, content ? content : "");
-    json_object_set_new(out, "content", s.failed ? NULL : json_string(s.p));
+    str_add(&s, json_string_value(content), json_string_length(content));
+    json_object_set_new(out, "content", s.failed ? NULL : json_stringn(s.p, s.n));
     str_free(&s);
     return out;
 }
@@ -147,7 +152,7 @@ static bool all_fit(const replay *p, const str *placed, const str *truth, bool *
     text t = whole(truth), before = {"", 0};
     bool more;
     do {
-        more = chat_next_place(placed, &at, &begin, &i);
+        more = chat_next_place(placed, p->n, &at, &begin, &i);
         text part = {placed->p + done, (more ? begin : placed->n) - done}, short_part = without_end(p, part);
         text rest = {t.p + position, t.n - position};
         size_t found = 0;
@@ -167,7 +172,7 @@ static bool all_fit(const replay *p, const str *placed, const str *truth, bool *
         }
         position += found + part.n;
         before = (text){placed->p, begin};
-        if (more && (i >= p->n || !p->in[i] || (previous != SIZE_MAX && i <= previous))) return false;
+        if (more && (!p->in[i] || (previous != SIZE_MAX && i <= previous))) return false;
         previous = i;
         done = at;
     } while (more);
@@ -189,18 +194,18 @@ static bool cut_calls(const replay *p, const str *rendered, str *full, str *plac
     const char *eos = p->s->tokenizer ? tokenizer_eos_text(p->s->tokenizer) : NULL;
     const text all = whole(rendered), end = {eos ? eos : "", eos ? strlen(eos) : 0}, head = {NEXT, strlen(NEXT)};
     size_t at = 0, done = 0, begin, i, places = 0, wanted = 0;
-    while (chat_next_place(rendered, &at, &begin, &i)) {
+    while (chat_next_place(rendered, p->n, &at, &begin, &i)) {
         str part = {0};
-        size_t stop = at, limit = all.n, next = at, next_place, unused;
+        size_t stop = at, limit = all.n, next = at, unused;
         add_without_heads(&part, (text){all.p + done, begin - done});
         str_add(&part, all.p + begin, at - begin);
         str_add(full, part.p, part.n);
         str_add(placed, part.p, part.n);
         str_free(&part);
-        if (i < p->n && has_calls(p, i)) {
-            if (text_find(all, head, at, &stop)) limit = stop;
-            if (chat_next_place(rendered, &next, &next_place, &unused) && next_place < limit) limit = next_place;
-            if (!end.n || !text_find(all, end, at, &stop) || stop > limit) return false;
+        if (has_calls(p, i)) {
+            text here = {all.p, chat_next_place(rendered, p->n, &next, &limit, &unused) ? limit : all.n};
+            if (text_find(here, head, at, &limit)) here.n = limit;
+            if (!end.n || !text_find(here, end, at, &stop)) return false;
             str_add(full, all.p + at, stop - at);
         }
         done = stop;
@@ -248,7 +253,7 @@ static status fits(replay *p, size_t i, const str *placed, const str *truth, boo
     text t = whole(truth), message = {"", 0};
     *out = false;
     do {
-        if (!chat_next_place(placed, &at, &begin, &found)) return OK;
+        if (!chat_next_place(placed, p->n, &at, &begin, &found)) return OK;
     } while (found != i);
     text before = {placed->p, begin}, after = {placed->p + at, placed->n - at};
     if (!ends_with(t, after)) after = without_end(p, after);
