@@ -438,17 +438,16 @@ static status start(http *h, error *e) {
     int fd = -1;
     TRY(listen_on(&fd, h->o->host, h->o->port, e));
     h->port = port_of(fd);
+    unsigned threads = (unsigned)(h->o->connections < THREADS ? h->o->connections : THREADS);
+    /* owns the socket, also when it fails */
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, h,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS, MHD_OPTION_CONNECTION_LIMIT,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)h->o->connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)h->o->idle_seconds,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, h,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
-    if (!h->daemon) {
-        close(fd);
-        return fail(e, ERR_IO, "the HTTP threads could not be started: %s", strerror(errno));
-    }
+    if (!h->daemon) return fail(e, ERR_IO, "the HTTP threads could not be started: %s", strerror(errno));
     if (pthread_create(&h->watchdog, NULL, watch, h)) return fail(e, ERR_IO, "a thread could not be started");
     h->watched = true;
     return OK;

@@ -1,4 +1,5 @@
 /* HTTP as clients send it, and as they should not: bodies, limits, connections, methods, paths, keys. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -482,6 +483,29 @@ static void where_it_listens(void **state) {
     server_close(s);
 }
 
+static int open_files(void) {
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++) n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static void nothing_stays_open(void **state) {
+    (void)state;
+    reply r = {0};
+    server_close(begin(NULL)); /* what the libraries open once */
+    int before = open_files();
+    for (int i = 0; i < 10; i++) {
+        server *s = begin(&(server_options){.body_bytes = 10, .connections = i + 1});
+        ask(server_port(s), "POST", "/echo", NULL, "more than ten bytes", &r);
+        assert_int_equal(r.status, 413);
+        ask(server_port(s), "POST", "/echo", NULL, "ten", &r);
+        assert_int_equal(r.status, 200);
+        server_close(s);
+    }
+    assert_int_equal(open_files(), before);
+    reply_clear(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bodies_arrive_whole),
@@ -498,6 +522,7 @@ int main(void) {
         cmocka_unit_test(keys_are_asked_for),
         cmocka_unit_test(browsers_of_one_origin_may_call),
         cmocka_unit_test(where_it_listens),
+        cmocka_unit_test(nothing_stays_open),
     };
     return cmocka_run_group_tests_name("server/http", tests, NULL, NULL);
 }
