@@ -22,14 +22,14 @@ THINK_END = "431"
 
 # DeepSeek-V3.1's form of tool calls, without its system text
 TOOL_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}"
+    "{{ bos_token }}{% if tools %}{% for t in tools %}{{ t['function']['name'] + ' ' }}{% endfor %}{% endif %}"
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}"
     "{% elif m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}"
     "{% elif m['role'] == 'tool' %}{{ '<｜tool▁output▁begin｜>' + m['content'] + '<｜tool▁output▁end｜>' }}"
     "{% elif m['tool_calls'] %}{{ '<｜Assistant｜></think>' + (m['content'] or '') + '<｜tool▁calls▁begin｜>' }}"
     "{% for c in m['tool_calls'] %}{{ '<｜tool▁call▁begin｜>' + c['function']['name'] + '<｜tool▁sep｜>' + "
     "c['function']['arguments'] + '<｜tool▁call▁end｜>' }}{% endfor %}{{ '<｜tool▁calls▁end｜>' + eos_token }}"
     "{% else %}{{ '<｜Assistant｜></think>' + m['content'] + eos_token }}{% endif %}{% endfor %}"
-    "{% if tools %}{% for t in tools %}{{ t['function']['name'] + ' ' }}{% endfor %}{% endif %}"
     "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{{ '<think>' if thinking else '</think>' }}{% endif %}")
 
 
