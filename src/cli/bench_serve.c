@@ -16,7 +16,8 @@
 enum {
     FIRST_ID = 16, /* below are special tokens, in the vocabularies of DeepSeek's and of most others */
     MOST_IDS = 240,
-    SMALL_CONTEXT = 256, /* of a server whose model is not known */
+    FEW_IDS = 48, /* of a model that is not known */
+    SMALL_CONTEXT = 256,
     LONG_PROMPT = 2048,
     NEW_TOKENS = 32 /* that the second turn adds */
 };
@@ -351,7 +352,7 @@ static int measure(bench *b, json_t *levels, json_t *turns) {
 }
 
 int bench_serve(const serve_load *o, json_t **out) {
-    bench b = {.o = o, .ids = MOST_IDS, .context = SMALL_CONTEXT};
+    bench b = {.o = o, .ids = FEW_IDS, .context = SMALL_CONTEXT};
     json_t *levels = json_array(), *turns = json_array();
     int code = measure(&b, levels, turns);
     server_close(b.server);

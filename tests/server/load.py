@@ -1,6 +1,6 @@
-"""Load and hard times: load.py PROGRAM [SECONDS [PART...]]; parts: mixed, slow, restart, alike, drain.
+"""Load and hard times: load.py PROGRAM [SECONDS [PART...]]; parts: bench, mixed, slow, restart, alike, drain.
 
-600 seconds is the long test of memory and descriptors, a tenth of it its warm-up; 5 the shortest.
+600 seconds is the long test of memory and descriptors, a tenth of it its warm-up.
 """
 import http.client
 import itertools
@@ -10,6 +10,7 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -193,8 +194,8 @@ KINDS = [chat, chat, chat_stream, chat_stream, chat_many, completion, completion
 
 
 class Load:
-    """`parallel` clients that ask one random thing after the other until stop(). counts: how often which kind ended how;
-    wrong: what should not have come."""
+    """`parallel` clients that ask one random thing after the other until stop(). counts: how often which kind
+    ended how; wrong: what should not have come."""
 
     def __init__(self, server, parallel, kinds=KINDS, seed=0):
         self.server, self.kinds, self.end = server, kinds, threading.Event()
@@ -447,7 +448,29 @@ def drain(program, _seconds):
         check("drain: then it ends with exit code 0", code == 0, code, s.lines[-5:])
 
 
-PARTS = {"mixed": mixed, "slow": slow, "restart": restart, "alike": alike, "drain": drain}
+def bench(program, _seconds):
+    def run(target, *more):
+        p = subprocess.run([program, "bench", "--serve", target, "--clients", "1,3", "--requests", "2", "-p", "20",
+                            "-n", "9", *more], capture_output=True, text=True, timeout=120)
+        need(p.returncode == 0, p.stderr)
+        return p.stdout
+
+    def right(j):
+        need([(x["clients"], x["requests"], x["errors"], x["tokens"]) for x in j["levels"]] ==
+             [(1, 2, 0, 18), (3, 6, 0, 54)], j)
+        need(j["levels"][0]["times_one_client"] == 1 and all(x["first_token_ms_p50"] > 0 for x in j["levels"]), j)
+        first, second = j["conversation"]
+        need(first["cached_tokens"] < 20 and second["prompt_tokens"] == first["prompt_tokens"] + 9 + 32, j)
+        need(second["read_again_tokens"] < 64, j)
+        return True
+
+    check("bench: a model", lambda: right(json.loads(run(MODEL, "--json"))[0]))
+    with serve(program) as s:
+        check("bench: a running server", lambda: right(json.loads(run("http://127.0.0.1:%d" % s.port, "--json"))[0]))
+        check("bench: as tables", lambda: "read again" in run("http://127.0.0.1:%d/v1" % s.port))
+
+
+PARTS = {"bench": bench, "mixed": mixed, "slow": slow, "restart": restart, "alike": alike, "drain": drain}
 
 if __name__ == "__main__":
     program, seconds = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 5
