@@ -213,6 +213,7 @@ chat_usage *job_usage(job *j) {
 
 params_limits job_limits(const server *s) {
     params_limits l = {.model_id = server_model_id(s),
+                       .folder = server_folder_name(s),
                        .vocab = hadal_model_vocab(server_model(s)),
                        .max_samples = server_settings(s)->max_samples};
     if (job_at_once(s) < l.max_samples) l.max_samples = job_at_once(s);

@@ -23,8 +23,7 @@ enum { MAX_STOPS = 16, MAX_BIASES = 1024, MAX_TOOLS = 512, MAX_VARIABLES = 32 };
 typedef enum endpoint { ENDPOINT_CHAT, ENDPOINT_COMPLETIONS } endpoint;
 
 typedef struct params_limits {
-    const char *model_id; /* what the model may be called; the folder's name, too, or NULL */
-    const char *folder;
+    const char *model_id, *folder; /* what the model may be called; folder may be NULL */
     int vocab, max_samples;
     hadal_sampling defaults; /* of the checkpoint */
 } params_limits;

@@ -25,7 +25,7 @@ struct server {
     /* written before the state becomes SERVER_READY: */
     hadal_model *model;
     hadal_engine *engine;
-    char *model_id;
+    char *model_id, *folder_name;
 };
 
 static void fill_defaults(server_options *o) {
@@ -73,7 +73,9 @@ status server_serve(server *s, hadal_model *m, const char *folder, error *e) {
     hadal_error he;
     hadal_engine_options o = s->o.engine;
     o.size = sizeof o;
-    s->model_id = s->o.model_id ? strdup(s->o.model_id) : name_of(folder);
+    s->folder_name = name_of(folder);
+    const char *id = s->o.model_id ? s->o.model_id : s->folder_name;
+    s->model_id = id ? strdup(id) : NULL;
     if (!s->model_id) return fail(e, ERR_NOMEM, "%s: no name for the model, give one", folder);
     if (hadal_engine_open(&s->engine, m, &o, &he)) return fail(e, (status)he.code, "%s", he.text);
     s->model = m;
@@ -101,6 +103,7 @@ void server_close(server *s) {
     request_log_close(s->log);
     auth_close(s->keys);
     free(s->model_id);
+    free(s->folder_name);
     free(s);
 }
 
@@ -124,6 +127,10 @@ hadal_engine *server_engine(const server *s) {
 
 const char *server_model_id(const server *s) {
     return s->model_id;
+}
+
+const char *server_folder_name(const server *s) {
+    return s->folder_name;
 }
 
 const server_options *server_settings(const server *s) {

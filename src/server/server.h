@@ -43,6 +43,7 @@ hadal_model *server_model(const server *s);
 const hadal_tokenizer *server_tokenizer(const server *s);
 hadal_engine *server_engine(const server *s);
 const char *server_model_id(const server *s);
+const char *server_folder_name(const server *s); /* what it would be called without server_options.model_id */
 const server_options *server_settings(const server *s);
 int64_t server_started(const server *s);           /* seconds since 1970: "created" */
 struct call_memory *server_calls(const server *s); /* call_memory.h */

@@ -55,6 +55,10 @@ const char *server_model_id(const server *s) {
     (void)s;
     return "tiny";
 }
+const char *server_folder_name(const server *s) {
+    (void)s;
+    return "folder";
+}
 const server_options *server_settings(const server *s) {
     return &s->o;
 }
