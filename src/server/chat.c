@@ -306,8 +306,9 @@ static status prepare(chat_job *j, const chat_request *r, mistake *m) {
 }
 
 static status read_body(chat_job *j, mistake *m) {
-    params_limits l = job_limits(j->s);
+    params_limits l;
     chat_request r = {0};
+    TRY(job_limits(j->s, &l, m));
     status st = params_read(&j->p, j->body, ENDPOINT_CHAT, &l, m);
     if (st == OK) st = chat_request_read(&r, j->body, server_calls(j->s), m);
     if (st == OK) st = prepare(j, &r, m);

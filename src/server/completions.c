@@ -159,7 +159,8 @@ static void release(void *arg) {
 /* ---- from the body to the engine ---- */
 
 static status read_body(completion *c, mistake *m) {
-    params_limits l = job_limits(c->s);
+    params_limits l;
+    TRY(job_limits(c->s, &l, m));
     TRY(params_read(&c->p, c->body, ENDPOINT_COMPLETIONS, &l, m));
     size_t most = (size_t)(job_at_once(c->s) / c->p.samples);
     TRY(prompts_read(&c->prompts, c->body, &c->p, server_tokenizer(c->s), most, l.vocab, job_context(c->s), m));

@@ -211,14 +211,16 @@ chat_usage *job_usage(job *j) {
 
 /* ---- what requests need of a server ---- */
 
-params_limits job_limits(const server *s) {
-    params_limits l = {.model_id = server_model_id(s),
-                       .folder = server_folder_name(s),
-                       .vocab = hadal_model_vocab(server_model(s)),
-                       .max_samples = server_settings(s)->max_samples};
-    if (job_at_once(s) < l.max_samples) l.max_samples = job_at_once(s);
-    hadal_sampling_defaults(server_model(s), &l.defaults);
-    return l;
+status job_limits(const server *s, params_limits *l, mistake *m) {
+    if (!server_tokenizer(s))
+        return mistaken(m, 501, NULL, "the model has no tokenizer, so it cannot read or write text");
+    *l = (params_limits){.model_id = server_model_id(s),
+                         .folder = server_folder_name(s),
+                         .vocab = hadal_model_vocab(server_model(s)),
+                         .max_samples = server_settings(s)->max_samples};
+    if (job_at_once(s) < l->max_samples) l->max_samples = job_at_once(s);
+    hadal_sampling_defaults(server_model(s), &l->defaults);
+    return OK;
 }
 
 void job_sampling(params *p) {

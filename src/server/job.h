@@ -32,11 +32,11 @@ bool job_over(const job *j); /* it has failed */
 chat_usage *job_usage(job *j);
 
 /* What both kinds of requests need of a server. */
-params_limits job_limits(const server *s);
-void job_sampling(params *p);     /* draws a seed where the request gave none */
-int job_context(const server *s); /* most tokens of a prompt and its answer */
-int job_at_once(const server *s); /* most answers that the engine takes */
-int job_http(int code);           /* the answer's status for a code of hadal.h */
+status job_limits(const server *s, params_limits *l, mistake *m); /* fails without a tokenizer */
+void job_sampling(params *p);                                     /* draws a seed where the request gave none */
+int job_context(const server *s);                                 /* most tokens of a prompt and its answer */
+int job_at_once(const server *s);                                 /* most answers that the engine takes */
+int job_http(int code);                                           /* the answer's status for a code of hadal.h */
 void job_refuse(exchange *x, const mistake *m);
 /* The stop text that ended an answer, or NULL. */
 const char *job_stop(const server *s, const params *p, const hadal_result *r);

@@ -624,7 +624,9 @@ def middle(s):
 
 
 def crowded(program, model):
-    with Server(program, model, "--queue", "1", "--sequences", "1") as s:
+    with Server(program, model, "--queue", "1", "--sequences", "1", "--name", "another name") as s:
+        names = [s.post(CHAT, chat(model=m)).status for m in ("another name", "checkpoint", "checkpoint/", "x")]
+        check("model: by its name and its folder's", names == [200, 200, 404, 404], names)
         body = chat(max_tokens=1000, ignore_eos=True, n=2)
         replies = together(*[lambda: s.post(CHAT, body, timeout=120)] * 12)
         states = sorted(r.status for r in replies)
