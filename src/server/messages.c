@@ -92,7 +92,6 @@ static void start(server *s, exchange *x, json_t *request, const json_t *body) {
     *w = (message_writer){.s = s, .x = x, .request = json_incref(request)};
     w->stream = json_is_true(json_object_get(request, "stream"));
     w->blocks = (message_blocks){.signature = exchange_id(x), .event = w->stream ? send_event : NULL, .arg = w};
-    exchange_add_header(x, "request-id", exchange_id(x));
     chat_start(s, x, body, &writer, w);
 }
 

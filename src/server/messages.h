@@ -13,6 +13,12 @@
 /* Fills t from a request; counting: it need not say max_tokens. False: a fault. */
 bool messages_translate(translation *t, const json_t *request, bool counting);
 
+/* Puts the tools of a request and the choice among them into the body (messages_tools.c). */
+void messages_put_tools(translation *t, const json_t *request);
+/* The name of the tool that a block of a message brings in or takes away; NULL: it is no such block. *definition: of a
+ * tool that comes with it, else NULL. */
+const json_t *messages_changed_tool(const json_t *block, const json_t **definition);
+
 /* Content blocks from the pieces of an answer: `content` grows by whole blocks, events tell of every step. */
 typedef struct message_blocks {
     json_t *content;

@@ -45,6 +45,14 @@ static void add_document(translation *t, const json_t *block, str *out) {
     translation_leave(t, outer);
 }
 
+/* The model is told; from now on (or for a while still) the tool is among those of the whole request. */
+static void add_change(const json_t *block, str *out) {
+    const bool gone = !strcmp(type_of(block), "tool_removal");
+    if (out->n) str_puts(out, "\n");
+    str_addf(out, "The tool %s is %s available.", json_string_value(messages_changed_tool(block, NULL)),
+             gone ? "no longer" : "now");
+}
+
 /* An image that a tool has brought must not end the conversation, of which it remains a part. */
 static void add_block(translation *t, const json_t *block, bool of_tool, str *out) {
     const char *type = type_of(block);
@@ -52,7 +60,7 @@ static void add_block(translation *t, const json_t *block, bool of_tool, str *ou
     else if (!strcmp(type, "text")) add_text(t, block, "text", out);
     else if (!strcmp(type, "document") || !strcmp(type, "search_result")) add_document(t, block, out);
     else if (of_tool && !strcmp(type, "image")) str_puts(out, "[an image, which this model cannot see]");
-    else if (of_tool && !strcmp(type, "tool_reference")) add_text(t, block, "tool_name", out);
+    else if (messages_changed_tool(block, NULL)) add_change(block, out);
     else refuse(t, type);
 }
 
@@ -128,7 +136,7 @@ static void read_block(translation *t, const char *role, const json_t *block) {
     }
 }
 
-static void read_message(translation *t, const json_t *m) {
+static void read_message(translation *t, const json_t *m, bool forgotten) {
     if (!json_is_object(m)) {
         translation_fault(t, 400, NULL, "should be an object");
         return;
@@ -137,7 +145,7 @@ static void read_message(translation *t, const json_t *m) {
     const json_t *content = json_object_get(m, "content");
     if (t->status) return;
     if (!strcmp(role, "system")) {
-        read_system(t, m, "content");
+        if (!forgotten) read_system(t, m, "content");
         return;
     }
     if (strcmp(role, "user") && strcmp(role, "assistant"))
@@ -151,6 +159,17 @@ static void read_message(translation *t, const json_t *m) {
         read_block(t, role, json_array_get(content, i));
         translation_leave(t, outer);
     }
+}
+
+/* A system message may be meant for the user's message before it only. */
+static bool is_forgotten(const json_t *list, size_t at) {
+    const char *until = json_string_value(json_object_get(json_array_get(list, at), "clear_at"));
+    if (!until || strcmp(until, "next_user_message") != 0) return false;
+    for (size_t i = at + 1; i < json_array_size(list); i++) {
+        const char *role = json_string_value(json_object_get(json_array_get(list, i), "role"));
+        if (role && !strcmp(role, "user")) return true;
+    }
+    return false;
 }
 
 /* A conversation that ends with the assistant's words lets it go on from there. */
@@ -168,72 +187,10 @@ static void read_messages(translation *t, const json_t *request) {
     read_system(t, request, "system");
     for (size_t i = 0; i < json_array_size(list) && !t->status; i++) {
         size_t outer = translation_enter(t, "messages[%zu]", i);
-        read_message(t, json_array_get(list, i));
+        read_message(t, json_array_get(list, i), is_forgotten(list, i));
         translation_leave(t, outer);
     }
     if (translation_finish(t)) mark_prefix(t);
-}
-
-/* --- tools -------------------------------------------------------------------------------------------------------- */
-
-/* Tools with a type of their own (web_search_20250305 ...) are run by the API's server or known to its models: here
- * they are left out, for clients send them along unasked. */
-static json_t *read_tool(translation *t, const json_t *tool) {
-    const char *type = type_of(tool);
-    if (!json_is_object(tool)) translation_fault(t, 400, NULL, "should be an object");
-    if (t->status || (*type && strcmp(type, "custom"))) return NULL;
-    const json_t *name = translation_need(t, tool, "name", JSON_STRING);
-    const json_t *schema = translation_need(t, tool, "input_schema", JSON_OBJECT);
-    const json_t *description = translation_may(t, tool, "description", JSON_STRING);
-    bool strict = translation_flag(t, tool, "strict", false);
-    return t->status ? NULL : translation_tool(name, description, schema, strict);
-}
-
-static bool is_tool(const json_t *tools, const char *name) {
-    const json_t *tool;
-    size_t i;
-    json_array_foreach(tools, i, tool) {
-        if (!strcmp(json_string_value(json_object_get(json_object_get(tool, "function"), "name")), name)) return true;
-    }
-    return false;
-}
-
-static void read_choice(translation *t, const json_t *choice, const json_t *tools) {
-    const json_t *name = NULL;
-    if (!choice || t->status) return;
-    size_t outer = translation_enter(t, "tool_choice");
-    const json_t *type = translation_need(t, choice, "type", JSON_STRING);
-    const char *word = type ? json_string_value(type) : "";
-    bool single = translation_flag(t, choice, "disable_parallel_tool_use", false);
-    if (!strcmp(word, "tool")) {
-        name = translation_need(t, choice, "name", JSON_STRING);
-        if (name && !is_tool(tools, json_string_value(name)))
-            translation_fault(t, 400, "name", "\"%.64s\" is none of the tools", json_string_value(name));
-        if (!t->status)
-            translation_put(t, t->body, "tool_choice",
-                            json_pack("{s:s, s:{s:O}}", "type", "function", "function", "name", name));
-    } else if (!strcmp(word, "any")) {
-        if (!json_array_size(tools)) translation_fault(t, 400, "type", "\"any\" needs tools");
-        translation_put(t, t->body, "tool_choice", json_string("required"));
-    } else if (!strcmp(word, "none") || !strcmp(word, "auto")) {
-        if (json_array_size(tools)) translation_put(t, t->body, "tool_choice", json_string(word));
-    } else translation_fault(t, 400, "type", "should be \"auto\", \"any\", \"tool\" or \"none\"");
-    if (single) translation_put(t, t->body, "parallel_tool_calls", json_false());
-    translation_leave(t, outer);
-}
-
-static void read_tools(translation *t, const json_t *request) {
-    const json_t *list = translation_may(t, request, "tools", JSON_ARRAY);
-    json_t *tools = json_array();
-    for (size_t i = 0; i < json_array_size(list) && !t->status; i++) {
-        size_t outer = translation_enter(t, "tools[%zu]", i);
-        json_t *tool = read_tool(t, json_array_get(list, i));
-        if (tool) json_array_append_new(tools, tool);
-        translation_leave(t, outer);
-    }
-    if (json_array_size(tools)) translation_put(t, t->body, "tools", json_incref(tools));
-    read_choice(t, translation_may(t, request, "tool_choice", JSON_OBJECT), tools);
-    json_decref(tools);
 }
 
 /* --- settings ----------------------------------------------------------------------------------------------------- */
@@ -272,7 +229,7 @@ bool messages_translate(translation *t, const json_t *request, bool counting) {
     translation_number(t, request, "temperature", 0, 1);
     translation_flag(t, request, "stream", false);
     read_messages(t, request);
-    read_tools(t, request);
+    messages_put_tools(t, request);
     read_thinking(t, request);
     read_output(t, request);
     const json_t *most = counting ? NULL : translation_need(t, request, "max_tokens", JSON_INTEGER);

@@ -139,9 +139,13 @@ bool translation_finish(translation *t) {
 }
 
 void translation_text(translation *t, const char *role, const char *p, size_t n) {
-    open_turn(t, role);
+    const bool begun = json_array_size(json_object_get(t->body, "messages")) || (t->role && strcmp(t->role, "system"));
+    const bool reminder = begun && !strcmp(role, "system");
+    open_turn(t, reminder ? "user" : role);
     if (t->content.n && n && strcmp(role, "assistant")) str_puts(&t->content, "\n\n");
+    if (reminder) str_puts(&t->content, "<system-reminder>\n");
     str_add(&t->content, p, n);
+    if (reminder) str_puts(&t->content, "\n</system-reminder>");
 }
 
 void translation_reasoning(translation *t, const char *p, size_t n) {

@@ -43,7 +43,8 @@ void translation_put(translation *t, json_t *object, const char *key, json_t *va
 void translation_copy(translation *t, const json_t *request, const char *const *keys);
 
 /* A turn's text; turns of one role that follow each other are one. Texts of an assistant are joined as they are, others
- * with a blank line. */
+ * with a blank line. A system's text behind the first other turn becomes a reminder in a user's turn: templates either
+ * move it to the prompt's head, so that all of the prompt is read again, or leave it standing in the assistant's. */
 void translation_text(translation *t, const char *role, const char *p, size_t n);
 void translation_reasoning(translation *t, const char *p, size_t n); /* of the assistant's turn */
 void translation_call(translation *t, const json_t *id, const json_t *name, json_t *arguments); /* takes arguments */

@@ -55,7 +55,7 @@ static const struct {
      "'messages': [{'role': 'user', 'content': 'T\\nD'}]"},
     {"'messages': [{'role': 'user', 'content': [{'type': 'search_result', 'title': 'T', 'source': 'http://x',"
      "'content': [{'type': 'text', 'text': 'R'}]}]}, {'role': 'system', 'content': 'later'}]",
-     "'messages': [{'role': 'user', 'content': 'T\\nR'}, {'role': 'system', 'content': 'later'}]"},
+     "'messages': [{'role': 'user', 'content': 'T\\nR\\n\\n<system-reminder>\\nlater\\n</system-reminder>'}]"},
 #define USER "'messages': [{'role': 'user', 'content': 'a'}]"
 #define TOOL "'tools': [{'name': 'f', 'description': 'F', 'input_schema': {'type': 'object'}}]"
 #define CHAT_TOOL \
@@ -72,6 +72,25 @@ static const struct {
     {USER ", " TOOL ", 'tool_choice': {'type': 'none'}", USER ", " CHAT_TOOL ", 'tool_choice': 'none'"},
     {USER ", " TOOL ", 'tool_choice': {'type': 'auto', 'disable_parallel_tool_use': true}",
      USER ", " CHAT_TOOL ", 'tool_choice': 'auto', 'parallel_tool_calls': false"},
+    /* tools that wait until a message brings them in */
+    {USER ", 'tools': [{'name': 'g', 'input_schema': {}, 'defer_loading': true}], 'tool_choice': {'type': 'auto'}",
+     USER},
+    {"'messages': [{'role': 'user', 'content': [{'type': 'tool_result', 'tool_use_id': 'i', 'content': [{'type':"
+     "'tool_reference', 'tool_name': 'g'}]}]}], 'tools': [{'name': 'g', 'input_schema': {}, 'defer_loading': true}]",
+     "'messages': [{'role': 'tool', 'tool_call_id': 'i', 'content': 'The tool g is now available.'}],"
+     "'tools': [{'type': 'function', 'function': {'name': 'g', 'parameters': {}}}]"},
+    {"'messages': [{'role': 'user', 'content': 'a'}, {'role': 'system', 'content': [{'type': 'tool_addition', 'tool':"
+     "{'type': 'tool_definition', 'definition': {'name': 'f', 'description': 'F', 'input_schema': {'type': "
+     "'object'}}}},"
+     "{'type': 'tool_removal', 'tool': {'type': 'tool_reference', 'name': 'h'}}]}]",
+     "'messages': [{'role': 'user', 'content': 'a\\n\\n<system-reminder>\\nThe tool f is now available.\\nThe tool h"
+     " is no longer available.\\n</system-reminder>'}], " CHAT_TOOL},
+    /* what a system message says until the next user message */
+    {"'messages': [{'role': 'user', 'content': 'a'}, {'role': 'system', 'content': 'b', 'clear_at':"
+     "'next_user_message'}, {'role': 'assistant', 'content': 'c'}, {'role': 'user', 'content': 'd'}, {'role': 'system',"
+     "'content': 'e', 'clear_at': 'next_user_message'}]",
+     "'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'c'}, {'role': 'user', 'content':"
+     "'d\\n\\n<system-reminder>\\ne\\n</system-reminder>'}]"},
     {USER ", 'thinking': {'type': 'enabled', 'budget_tokens': 2048}", USER ", 'thinking': {'type': 'enabled'}"},
     {USER ", 'thinking': {'type': 'adaptive'}", USER ", 'thinking': {'type': 'enabled'}"},
     {USER ", 'thinking': {'type': 'disabled'}", USER ", 'thinking': {'type': 'disabled'}"},

@@ -34,6 +34,8 @@ static const struct {
     {"'instructions': 'Be.', 'input': [{'role': 'developer', 'content': 'Do.'}, {'type': 'message', 'role': 'user',"
      "'content': [{'type': 'input_text', 'text': 'a'}, {'type': 'input_text', 'text': 'b'}]}]",
      "'messages': [{'role': 'system', 'content': 'Be.\\n\\nDo.'}, {'role': 'user', 'content': 'ab'}]"},
+    {"'input': [{'role': 'user', 'content': 'a'}, {'role': 'developer', 'content': 'b'}]",
+     "'messages': [{'role': 'user', 'content': 'a\\n\\n<system-reminder>\\nb\\n</system-reminder>'}]"},
     /* reasoning, words and calls of one turn are one message */
     {"'input': [{'role': 'user', 'content': 'a'}, {'type': 'reasoning', 'id': 'rs_1', 'summary': [], 'content':"
      "[{'type': 'reasoning_text', 'text': 'hm'}]}, {'type': 'message', 'role': 'assistant', 'id': 'msg_1', 'content':"
