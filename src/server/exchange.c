@@ -293,6 +293,13 @@ void exchange_ping(exchange *x, double now) {
     pthread_mutex_unlock(&x->lock);
 }
 
+/* A client that is always a little behind must not make the buffer grow. */
+static void drop_taken(exchange *x) {
+    x->out.n -= x->taken;
+    memmove(x->out.p, x->out.p + x->taken, x->out.n);
+    x->taken = 0;
+}
+
 /* What libmicrohttpd asks for: bytes, the end, or nothing yet: then the connection is suspended. */
 static ssize_t read_some(exchange *x, char *to, size_t most) {
     pthread_mutex_lock(&x->lock);
@@ -303,7 +310,7 @@ static ssize_t read_some(exchange *x, char *to, size_t most) {
         if (n > most) n = most;
         memcpy(to, x->out.p + x->taken, n);
         x->taken += n;
-        if (x->taken == x->out.n) x->taken = x->out.n = 0;
+        if (x->taken > x->out.n / 2) drop_taken(x);
         result = (ssize_t)n;
     } else if (x->ended) result = MHD_CONTENT_READER_END_OF_STREAM;
     else if (http_closing(x->h)) result = MHD_CONTENT_READER_END_WITH_ERROR;

@@ -208,14 +208,15 @@ static enum MHD_Result begin(http *h, struct MHD_Connection *mc, const char *url
     return proceed(x);
 }
 
-/* libmicrohttpd takes no answer while a body is coming, so this one goes past it; then it closes the connection. */
+/* libmicrohttpd takes no answer while a body is coming, so this one (or the one that was ready before) goes past it;
+ * then it closes the connection. */
 static enum MHD_Result refuse_chunks(exchange *x) {
     refuse_length(x);
     str s = {0};
     str_addf(&s,
-             "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nx-request-id: %s\r\n"
+             "HTTP/1.1 %d %s\r\nConnection: close\r\nx-request-id: %s\r\n"
              "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-             x->id, x->out.n);
+             x->status, MHD_get_reason_phrase_for((unsigned)x->status), x->id, x->out.n);
     str_add(&s, x->out.p, x->out.n);
     if (!s.failed && send(x->c->fd, s.p, s.n, MSG_DONTWAIT | MSG_NOSIGNAL) > 0) linger_begin(x->h, x->c->fd);
     str_free(&s);

@@ -306,14 +306,14 @@ static void errors_have_types(void **state) {
             ask(server_port(s), "GET", path, NULL, NULL, &r);
             assert_int_equal(r.status, all[i].status);
             assert_int_equal(json_parse(&o, r.body.p, r.body.n, "body", &e), OK);
-            json_t *error = json_object_get(o, "error");
-            assert_string_equal(json_string_value(json_object_get(error, "type")),
+            json_t *why = json_object_get(o, "error");
+            assert_string_equal(json_string_value(json_object_get(why, "type")),
                                 anthropic ? all[i].anthropic : all[i].openai);
-            assert_string_equal(json_string_value(json_object_get(error, "message")), "because of 7");
+            assert_string_equal(json_string_value(json_object_get(why, "message")), "because of 7");
             if (anthropic) assert_string_equal(json_string_value(json_object_get(o, "type")), "error");
             else {
-                assert_string_equal(json_string_value(json_object_get(error, "param")), "the parameter");
-                assert_string_equal(json_string_value(json_object_get(error, "code")), "the_code");
+                assert_string_equal(json_string_value(json_object_get(why, "param")), "the parameter");
+                assert_string_equal(json_string_value(json_object_get(why, "code")), "the_code");
             }
             assert_int_equal(strstr(r.head.p, "Retry-After: ") != NULL, all[i].retry);
             assert_non_null(strstr(r.head.p, "x-request-id: "));

@@ -59,8 +59,8 @@ static int number_at(const json_t *o, const char *key) {
     return (int)json_integer_value(json_object_get(o, key));
 }
 
-static void expect_health(server *s, int status, const char *state_name) {
-    json_t *v = ask_json(s, "GET", "/health", NULL, status);
+static void expect_health(server *s, int want, const char *state_name) {
+    json_t *v = ask_json(s, "GET", "/health", NULL, want);
     assert_string_equal(text_at(v, "status"), state_name);
     json_decref(v);
 }
