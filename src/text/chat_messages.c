@@ -26,6 +26,7 @@ typedef struct preparation {
     json_t *messages, *options;
     bool knows_developer;
     bool wants_objects, wants_null; /* arguments of tool calls; content beside them when there is none */
+    bool drops_calls;               /* beside content, as R1's: then the calls matter more */
     error *e;
 } preparation;
 
@@ -67,6 +68,7 @@ static status learn_calls(preparation *p) {
                 {WITH_CALL("null", AS_OBJECT), true, true},
                 {WITH_CALL("\"\"", AS_TEXT), false, false},
                 {WITH_CALL("\"\"", AS_OBJECT), false, true}};
+    static const char *const beside[] = {WITH_CALL("\"c\"", AS_TEXT), WITH_CALL("\"c\"", AS_OBJECT)};
     bool found = false;
     for (size_t i = 0; !found && i < sizeof ways / sizeof *ways; i++) {
         TRY(try_out(p, ways[i].messages, "v7", "\\\"v7", &found)); /* not JSON in JSON */
@@ -74,6 +76,9 @@ static status learn_calls(preparation *p) {
         p->wants_null = ways[i].null;
         p->wants_objects = ways[i].objects;
     }
+    if (!p->wants_null) return OK;
+    TRY(try_out(p, beside[p->wants_objects], "v7", NULL, &found));
+    p->drops_calls = !found;
     return OK;
 }
 
@@ -131,7 +136,7 @@ static status prepare_content(const preparation *p, size_t i, json_t *m, const c
         return fail(p->e, ERR_ARG, "messages[%zu].content should be a string or a list of parts", i);
     if (none && (!strcmp(role, "user") || !strcmp(role, "tool")))
         return fail(p->e, ERR_ARG, "messages[%zu].content is missing", i);
-    bool empty = none || !json_string_length(content);
+    bool empty = none || !json_string_length(content) || (assistant && calls && p->drops_calls);
     if (!empty) return OK;
     return json_object_set_new(m, "content", assistant && calls && p->wants_null ? json_null() : json_string(""))
                ? no_memory(p->e)
