@@ -50,7 +50,7 @@ static status compile(grammar *g, const answer_format *format, const json_t *spe
     TRY(compile_type(g, format, spec, type, &start, e));
     if (thinking) TRY(add_thinking(&g->r, &start, e));
     g->start = rules_rule_of(&g->r, false, start);
-    return rules_finish(&g->r, g->start, e);
+    return rules_finish(&g->r, g->bytes, g->start, e);
 }
 
 status grammar_open(grammar **out, const token_bytes *b, const answer_format *format, const json_t *spec, error *e) {

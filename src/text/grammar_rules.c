@@ -152,10 +152,16 @@ typedef struct leads {
     int32_t *first, *from, *link, *bucket;
 } leads;
 
+static bool can_be_written(const token_bytes *b, const grammar_node *n) {
+    for (int c = n->low; c <= n->high; c++)
+        if (b->alone[c]) return true;
+    return false;
+}
+
 /* The nodes that n leads to; their number. */
-static int targets(const rules *r, const grammar_node *n, int32_t to[2]) {
+static int targets(const rules *r, const token_bytes *b, const grammar_node *n, int32_t to[2]) {
     switch ((node_kind)n->kind) {
-    case NODE_BYTES:
+    case NODE_BYTES: to[0] = n->next; return can_be_written(b, n);
     case NODE_TOKEN: to[0] = n->next; return 1;
     case NODE_SPLIT: to[0] = n->next, to[1] = n->other; return 2;
     case NODE_REPEAT: to[0] = n->next, to[1] = r->rule[n->other].start; return n->min ? 2 : 1;
@@ -164,32 +170,32 @@ static int targets(const rules *r, const grammar_node *n, int32_t to[2]) {
     }
 }
 
-static void find_leads(const rules *r, leads *l) {
+static void find_leads(const rules *r, const token_bytes *b, leads *l) {
     int32_t to[2];
     for (int32_t i = 0; i < r->n_nodes; i++)
-        for (int k = targets(r, r->node + i, to); k--;) l->first[to[k] + 1]++;
+        for (int k = targets(r, b, r->node + i, to); k--;) l->first[to[k] + 1]++;
     for (int32_t i = 0; i < r->n_nodes; i++) l->first[i + 1] += l->first[i];
     for (int32_t i = 0; i < r->n_nodes; i++)
-        for (int k = targets(r, r->node + i, to); k--;) l->from[l->first[to[k]]++] = i;
+        for (int k = targets(r, b, r->node + i, to); k--;) l->from[l->first[to[k]]++] = i;
     memmove(l->first + 1, l->first, (size_t)r->n_nodes * sizeof *l->first);
     l->first[0] = 0;
 }
 
 /* What node i needs by what is known; UNKNOWN. */
-static int need_of(const rules *r, int32_t i) {
+static int need_of(const rules *r, const token_bytes *b, int32_t i) {
     const grammar_node *n = r->node + i;
     int32_t to[2] = {NEVER, NEVER};
-    int k = targets(r, n, to), a = r->need[to[0]], b = r->need[to[1]];
-    if (n->kind == NODE_SPLIT) return a < b ? a : b;
-    if (k == 1) return a;
-    if (a == UNKNOWN || b == UNKNOWN) return UNKNOWN;
-    b += r->rule[n->other].nested;
-    return a > b ? a : b;
+    int k = targets(r, b, n, to), first = r->need[to[0]], second = r->need[to[1]];
+    if (n->kind == NODE_SPLIT) return first < second ? first : second;
+    if (k == 1) return first;
+    if (first == UNKNOWN || second == UNKNOWN) return UNKNOWN;
+    second += r->rule[n->other].nested;
+    return first > second ? first : second;
 }
 
 /* Knuth's generalization of Dijkstra's algorithm (1977): needs are found in rising order, so the first one found for a
  * node is its least. Nodes that wait stand in a list for each value. */
-static void find_needs(rules *r, leads *l) {
+static void find_needs(rules *r, const token_bytes *b, leads *l) {
     memset(r->need, UNKNOWN, (size_t)r->n_nodes);
     for (int i = 0; i <= MAX_NESTING; i++) l->bucket[i] = -1;
     uint8_t *need = r->need;
@@ -202,7 +208,7 @@ static void find_needs(rules *r, leads *l) {
             l->bucket[level] = l->link[at];
             for (int32_t k = l->first[at]; k < l->first[at + 1]; k++) {
                 int32_t i = l->from[k];
-                int value = need[i] == UNKNOWN ? need_of(r, i) : UNKNOWN;
+                int value = need[i] == UNKNOWN ? need_of(r, b, i) : UNKNOWN;
                 if (value > MAX_NESTING) continue;
                 need[i] = (uint8_t)value;
                 l->link[i] = l->bucket[value];
@@ -233,7 +239,7 @@ status rules_check(const rules *r, error *e) {
     return r->failed == OK ? OK : fail(e, ERR_NOMEM, "memory is out");
 }
 
-status rules_finish(rules *r, int32_t start, error *e) {
+status rules_finish(rules *r, const token_bytes *b, int32_t start, error *e) {
     TRY(rules_check(r, e));
     size_t n = (size_t)r->n_nodes;
     leads l = {.first = calloc(n + 2, sizeof(int32_t)),
@@ -243,8 +249,8 @@ status rules_finish(rules *r, int32_t start, error *e) {
     r->need = malloc(n);
     bool ready = l.first && l.from && l.link && l.bucket && r->need;
     if (ready) {
-        find_leads(r, &l);
-        find_needs(r, &l);
+        find_leads(r, b, &l);
+        find_needs(r, b, &l);
         find_classes(r);
     }
     free(l.first);
@@ -253,5 +259,12 @@ status rules_finish(rules *r, int32_t start, error *e) {
     free(l.bucket);
     if (!ready) return fail(e, ERR_NOMEM, "memory is out");
     int need = r->need[r->rule[start].start] + r->rule[start].nested;
-    return need <= MAX_NESTING ? OK : fail(e, ERR_ARG, "no answer is possible: the schema allows no (finite) value");
+    if (need <= MAX_NESTING) return OK;
+    for (int c = ' '; c < 0x7f; c++)
+        if (!b->alone[c])
+            return fail(e, ERR_UNSUPPORTED,
+                        "the tokenizer has no token for '%c' by itself, so such answers "
+                        "cannot be written with it",
+                        c);
+    return fail(e, ERR_ARG, "no answer is possible: the schema allows no (finite) value");
 }

@@ -44,7 +44,8 @@ typedef struct rules {
     int32_t n_nodes, n_rules, cap_nodes, cap_rules;
     status failed;
     /* by rules_finish: */
-    uint8_t *need;         /* by node: levels of nesting that every way to the rule's end takes at least */
+    uint8_t *need; /* by node: levels of nesting that every way to the rule's end takes at least; more than MAX_NESTING:
+                      there is no way */
     uint8_t class_of[256]; /* bytes that no node tells apart have one class */
     uint8_t example[256];  /* a byte of each class */
     int n_classes;
@@ -53,8 +54,9 @@ typedef struct rules {
 
 status rules_open(rules *r, error *e);
 status rules_check(const rules *r, error *e); /* what has failed so far */
-/* ERR_ARG: too large, or nothing is in the language of rule `start`. */
-status rules_finish(rules *r, int32_t start, error *e);
+/* ERR_ARG: too large, or nothing is in the language of rule `start`; ERR_UNSUPPORTED: the tokens cannot write it. A
+ * byte that is not a token by itself is never counted on. */
+status rules_finish(rules *r, const token_bytes *b, int32_t start, error *e);
 void rules_close(rules *r);
 
 int32_t rules_add(rules *r, grammar_node n);

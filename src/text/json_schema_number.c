@@ -181,7 +181,7 @@ static status write_range(const schema_compiler *c, const json_t *s, bool intege
     TRY(read_bound(c, s, "maximum", "exclusiveMaximum", -1, &high));
     TRY(read_multiple(c, s, g));
     const bool whole = integer || (g->step && !g->scale);
-    const int digits = whole ? JSON_DIGITS : REAL_DIGITS - 1 - g->scale;
+    const int digits = !whole ? REAL_DIGITS - 1 - g->scale : g->step ? REAL_DIGITS : JSON_DIGITS;
     const int fraction = whole ? 0 : g->step ? g->scale : 1;
     *start = NEVER;
     g->max_fraction = fraction;

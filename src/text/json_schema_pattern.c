@@ -130,14 +130,10 @@ static uint32_t read_hex(parser *s, size_t *i, size_t to, int n) {
     return v;
 }
 
+/* Halves of pairs mean one character to some readers and two to others. */
 static uint32_t read_unicode(parser *s, size_t *i, size_t to) {
     uint32_t c = read_hex(s, i, to, 4);
-    if (c < 0xd800 || c > 0xdfff) return c;
-    if (c > 0xdbff || *i + 1 >= to || s->p[*i] != '\\' || s->p[*i + 1] != 'u') return (uint32_t)bad(s, "half a pair");
-    *i += 2;
-    uint32_t low = read_hex(s, i, to, 4);
-    if (low < 0xdc00 || low > 0xdfff) return (uint32_t)bad(s, "half a pair");
-    return 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+    return c < 0xd800 || c > 0xdfff ? c : (uint32_t)refuse(s, "a surrogate: write the character itself");
 }
 
 /* The character that the escape at *i (behind the backslash) stands for; *i moves behind it. */
@@ -150,7 +146,7 @@ static uint32_t read_escape(parser *s, size_t *i, size_t to) {
     if (c == 'x') return read_hex(s, i, to, 2);
     if (c == 'u') return read_unicode(s, i, to);
     bool letter = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z' && c < 0x80);
-    return letter ? (uint32_t)refuse(s, "an escape of this kind (such as \\b, \\1, \\p) cannot be enforced") : c;
+    return letter ? (uint32_t)refuse(s, "an escape of this kind (such as \\b, \\1) cannot be enforced") : c;
 }
 
 /* [...] with its inside at from..to. */
@@ -203,14 +199,8 @@ static size_t atom_end(parser *s, size_t i, size_t to) {
     for (size_t k = i; k < to; k++) {
         uint32_t c = s->p[k];
         if (c == '\\') {
-            static const int digits[] = {2, 4};
-            if (++k < to && !open && !set && (s->p[k] == 'x' || s->p[k] == 'u')) {
-                int n = digits[s->p[k] == 'u'];
-                bool pair = n == 4 && k + 6 < to && (s->p[k + 1] | 0x20) == 'd' && hex_value(s->p[k + 2]) >= 8 &&
-                            hex_value(s->p[k + 2]) <= 11 && s->p[k + 5] == '\\' && s->p[k + 6] == 'u';
-                k += (size_t)(pair ? n + 6 : n);
-                if (k >= to) return (size_t)bad(s, "a hexadecimal number is expected"), to;
-            }
+            if (++k < to && !open && !set && (s->p[k] == 'x' || s->p[k] == 'u')) k += s->p[k] == 'x' ? 2 : 4;
+            if (k >= to) return (void)bad(s, "an escape is cut off"), to;
         } else if (set) set = c != ']';
         else if (c == '[') {
             set = true;
@@ -324,6 +314,8 @@ static int32_t parse_turns(parser *s, size_t from, size_t to, turns t, int32_t n
 static int32_t parse_sequence(parser *s, size_t from, size_t to, int32_t next) {
     if (from >= to || s->st != OK) return next;
     size_t end = atom_end(s, from, to), i = end;
+    bool property = end - from == 2 && s->p[from] == '\\' && (s->p[from + 1] | 0x20) == 'p';
+    if (property) return refuse(s, "\\p{...} cannot be enforced");
     turns t = read_turns(s, &i, to);
     next = parse_sequence(s, i, to, next);
     return s->st == OK ? parse_turns(s, from, end, t, next) : 0;

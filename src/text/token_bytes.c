@@ -55,6 +55,7 @@ static void plant(token_bytes *b, const word *words, int32_t *open) {
         if (end->count == 0) end->first = i;
         if (end->count < UINT16_MAX) end->count++;
         b->ids[i] = w->id;
+        b->alone[(uint8_t)w->p[0]] |= w->n == 1;
     }
     for (; depth > 0; depth--) b->node[open[depth]].skip = b->n_nodes;
 }

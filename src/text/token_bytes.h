@@ -20,7 +20,8 @@ struct token_bytes {
     int32_t *ids;   /* sorted by their bytes */
     int32_t *added; /* the added tokens, which are not in the tree */
     int32_t n_ids, n_added;
-    bool *is_added; /* [vocab] */
+    bool *is_added;  /* [vocab] */
+    bool alone[256]; /* some token is just this byte */
 };
 
 #endif
