@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include "server/chat_request.h"
+#include "server/chat_grammar.h"
 #include "server/job.h"
 #include "server/logprobs.h"
 
@@ -261,19 +261,6 @@ static status encode(const server *s, const chat_request *r, int32_t **ids, size
     return st;
 }
 
-static status open_grammar(chat_job *j, const chat_request *r, mistake *m) {
-    hadal_error e;
-    if (!r->grammar) return OK;
-    if (json_object_set_new(r->grammar, "thinking", json_boolean(j->thinking)))
-        return mistaken(m, 500, NULL, "memory is out");
-    char *spec = json_dumps(r->grammar, JSON_COMPACT);
-    int code = spec ? hadal_grammar_open(&j->grammar, server_model(j->s), spec, &e) : HADAL_ERR_NOMEM;
-    free(spec);
-    if (code == HADAL_ERR_UNSUPPORTED && r->grammar_optional) return OK;
-    if (code == HADAL_ERR_NOMEM) return mistaken(m, 500, NULL, "memory is out");
-    return code ? refuse(m, code, r->tools ? "tools" : "response_format", &e) : OK;
-}
-
 static status check_length(const chat_job *j, mistake *m) {
     int context = job_context(j->s);
     if (j->n_ids && j->n_ids <= (size_t)context) return OK;
@@ -301,7 +288,7 @@ static status prepare(chat_job *j, const chat_request *r, mistake *m) {
     j->thinking = thinking != 0;
     j->tools = r->tools;
     TRY(check_length(j, m));
-    TRY(open_grammar(j, r, m));
+    TRY(chat_grammar_open(&j->grammar, server_model(j->s), r, j->thinking, m));
     return open_slots(j, m);
 }
 

@@ -1,6 +1,7 @@
 /* /v1/chat/completions over an engine that says what the test wants. */
 #include <stdlib.h>
 #include <unistd.h>
+#include "server/chat_grammar.h"
 #include "fake_server.h"
 
 /* V3.2 without a template of its own: its encoding is built in, and calls of tools are DSML. */
@@ -312,6 +313,58 @@ static void no_tools_no_calls(void **state) {
     }
 }
 
+#define UNIQUE                                                                                                    \
+    "'tools': [{'type': 'function', 'function': {'name': 'look', 'strict': %s, 'parameters': {'type': 'object', " \
+    "'properties': {'at': {'type': 'array', 'uniqueItems': true}}}}}], 'tool_choice': '%s'"
+
+static void ask_for_unique(const char *strict, const char *choice) {
+    str body = {0};
+    str_addf(&body, "{" HI ", " UNIQUE "}", strict, choice);
+    fake_request(&f, handle_chat_completions, body.p);
+    str_free(&body);
+}
+
+static void a_schema_that_cannot_be_enforced_is_loosened(void **state) {
+    (void)state;
+    static const char *const choices[] = {"auto", "required"};
+    for (int i = 0; i < 2; i++) {
+        ask_for_unique("false", choices[i]);
+        assert_int_equal(f.s.engine.n, 1);
+        assert_non_null(f.s.engine.requests[0].grammar);
+        done(0, "length", "", 1, 40);
+        fake_forget(&f);
+    }
+}
+
+static void unless_it_is_strict(void **state) {
+    (void)state;
+    static const char *const choices[] = {"auto", "required"};
+    for (int i = 0; i < 2; i++) {
+        ask_for_unique("true", choices[i]);
+        assert_int_equal(f.x.status, 400);
+        assert_string_equal(f.x.param, "tools");
+        assert_non_null(strstr(f.x.message, "uniqueItems"));
+        fake_forget(&f);
+    }
+}
+
+static void a_loose_schema(void **state) {
+    (void)state;
+    static const char *const rows[][2] = {
+        {"{'type': 'object', 'properties': {'a': {'type': 'string', 'pattern': 'x', 'description': 'd'}, 'b': {}, 'c': "
+         "{'type': ['integer', 'null']}}, 'required': ['a', 'nowhere', 5], 'additionalProperties': false}",
+         "{'type': 'object', 'properties': {'a': {'type': 'string'}, 'b': {}, 'c': {'type': ['integer', 'null']}}, "
+         "'required': ['a']}"},
+        {"{'anyOf': [{}]}", "{'type': 'object', 'properties': {}, 'required': []}"},
+        {"{'properties': 5, 'required': 5}", "{'type': 'object', 'properties': {}, 'required': []}"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        json_t *schema = json_quoted(rows[i][0]), *loose = chat_grammar_loosened(schema);
+        assert_true(json_is(loose, rows[i][1]));
+        json_decref(schema);
+        json_decref(loose);
+    }
+}
+
 /* --- streams ---------------------------------------------------------------------------------------------------- */
 
 static const json_t *event_choice(size_t i) {
@@ -541,6 +594,9 @@ int main(void) {
         cmocka_unit_test_teardown(the_next_turn_has_the_same_ids, forget),
         cmocka_unit_test_teardown(a_cut_call_is_not_remembered, forget),
         cmocka_unit_test_teardown(no_tools_no_calls, forget),
+        cmocka_unit_test_teardown(a_schema_that_cannot_be_enforced_is_loosened, forget),
+        cmocka_unit_test_teardown(unless_it_is_strict, forget),
+        cmocka_unit_test(a_loose_schema),
         cmocka_unit_test_teardown(a_stream, forget),
         cmocka_unit_test_teardown(a_streamed_call, forget),
         cmocka_unit_test_teardown(streamed_usage, forget),
