@@ -427,6 +427,40 @@ static void plain_text_makes_no_special_ids(void **state) {
     free(text);
 }
 
+static void check_marked(const tokenizer *t, const char *text, const char *keep, const char *want, int added) {
+    str marked = {0}, back = {0};
+    int32_t *ids;
+    size_t n;
+    error e;
+    assert_int_equal(tokenizer_mark(t, text, strlen(text), keep, NULL, &marked, &e), OK);
+    assert_string_equal(marked.p, want);
+    assert_int_equal(tokenizer_encode(t, marked.p, marked.n, TOK_PARSE_SPECIAL | TOK_MARKED, &ids, &n, &e), OK);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = tokenizer_token_text(t, ids[i]);
+        added -= strlen(name) > 1 && tokenizer_id(t, name) == ids[i];
+    }
+    assert_int_equal(added, 0);
+    tokenizer_decode(t, ids, n, false, &back);
+    assert_null(strstr(back.p, TOK_MARK));
+    free(ids);
+    str_free(&marked);
+    str_free(&back);
+}
+
+/* Marks: no added token is found, also none that normalizing or what follows would make. */
+static void marked_texts(void **state) {
+    (void)state;
+    tokenizer *t = open_fixture();
+    check_marked(t, "a", NULL, "a", 0);
+    check_marked(t, "<s>a</s>", NULL, "<" TOK_MARK "s>a<" TOK_MARK "/s>", 0);
+    check_marked(t, "<s><s>", NULL, "<" TOK_MARK "s><" TOK_MARK "s>" TOK_MARK, 0);
+    check_marked(t, "<think><s>", "<think>", "<think><" TOK_MARK "s>" TOK_MARK, 1);
+    check_marked(t, "cafe\xCC\x81", NULL, "c" TOK_MARK "af\xC3\xA9", 0);
+    check_marked(t, "a <", NULL, "a <" TOK_MARK, 0);
+    check_marked(t, TOK_MARK "<s" TOK_PLACE, NULL, "\xEF\xBF\xBD<s\xEF\xBF\xBD", 0);
+    tokenizer_close(t);
+}
+
 static void long_texts(void **state) {
     (void)state;
     enum { N = 1000000 };
@@ -584,6 +618,7 @@ int main(void) {
         cmocka_unit_test(refused_files),
         cmocka_unit_test(refused_texts),
         cmocka_unit_test(plain_text_makes_no_special_ids),
+        cmocka_unit_test(marked_texts),
         cmocka_unit_test(long_texts),
         cmocka_unit_test(threads),
         cmocka_unit_test(folders),
