@@ -258,6 +258,52 @@ def messages_errors(s):
     check("messages error: GET", s.get("/v1/messages").status == 405)
 
 
+def like_claude_code(s):
+    """The form of Claude Code's requests (2.1), as it came over the line: two turns, a stream each."""
+    path = "/v1/messages?beta=true"
+    headers = {"anthropic-version": "2023-06-01", "x-app": "cli", "Authorization": "Bearer any",
+               "anthropic-beta": "claude-code-20250219,interleaved-thinking-2025-05-14,effort-2025-11-24"}
+    read = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {
+        "file_path": {"type": "string", "description": "The file's path."},
+        "offset": {"type": "integer", "exclusiveMinimum": 0, "maximum": 9007199254740991},
+        "pages": {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$", "maxLength": 9}},
+        "required": ["file_path"], "additionalProperties": False}
+    body = {
+        "model": "m", "max_tokens": 24, "stream": True, "thinking": {"type": "adaptive", "display": "updates"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "output_config": {"effort": "high"}, "metadata": {"user_id": "{}"},
+        "system": [{"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.330.f8c; cch=00001;"},
+                   {"type": "text", "text": "You are an agent. " * 40, "cache_control": {"type": "ephemeral"}}],
+        "tools": [{"name": "Read", "description": "Reads a file.", "input_schema": read},
+                  {"name": "Later", "description": "Waits.", "input_schema": read, "defer_loading": True},
+                  {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "<system-reminder>\nA\n</system-reminder>"},
+                                                  {"type": "text", "text": "What is in a.txt?"}]},
+                     {"role": "system", "content": [{"type": "text", "text": "# Environment\n - Platform: linux",
+                                                     "cache_control": {"type": "ephemeral"}}]}]}
+    first = s.stream(path, body, headers).events()
+    check("like Claude Code: a turn", lambda: gathered(first)["content"], first[-1:])
+    plain = s.post("/v1/messages/count_tokens?beta=true", changed(body, max_tokens=None, stream=None), headers)
+    found = [{"role": "assistant", "content": [{"type": "tool_use", "id": "call_1", "name": "Read", "input": {}}]},
+             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1", "content": [
+                 {"type": "tool_reference", "tool_name": "Later"}]}]}]
+    more = s.post("/v1/messages/count_tokens?beta=true",
+                  changed(body, max_tokens=None, stream=None, messages=body["messages"] + found), headers)
+    check("like Claude Code: a tool that waits is brought in", plain.status == 200
+          and more.json.get("input_tokens", 0) > plain.json["input_tokens"] + 100, plain, more)
+    turn = json.loads(json.dumps(body))
+    turn["system"][0]["text"] = turn["system"][0]["text"].replace("00001", "fffff")
+    turn["messages"] += [{"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "Read",
+                                                            "input": {"file_path": "a.txt"}}]},
+                         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1",
+                                                       "content": "1\thello", "cache_control": {"type": "ephemeral"}}]}]
+    second = s.stream(path, turn, headers).events()
+    check("like Claude Code: another turn", lambda: gathered(second)["content"], second[-1:])
+    usage = second[-2].json["usage"]
+    check("like Claude Code: what was read is not read again", usage["cache_read_input_tokens"] >
+          plain.json["input_tokens"] - 64, usage, plain)
+
+
 # --- /v1/responses ----------------------------------------------------------------------------------------------------
 
 RESPONSE = {"model": "m", "input": USER[0]["content"], "max_output_tokens": 24, "temperature": 0}
@@ -454,6 +500,44 @@ def responses_reasoning(s):
     check("responses reasoning: none", [i["type"] for i in off["output"]] == ["message"], off)
 
 
+def like_codex(s):
+    """The form of Codex CLI's requests: nothing is kept on the server, all comes back."""
+    body = {
+        "model": "m", "instructions": "You are a coding agent. " * 30, "stream": True, "store": False,
+        "include": ["reasoning.encrypted_content"], "reasoning": {"effort": "medium", "summary": "auto"},
+        "prompt_cache_key": "0199", "text": {"verbosity": "medium"}, "parallel_tool_calls": True,
+        "tool_choice": "auto", "max_output_tokens": 24, "client_metadata": {"x": "y"}, "service_tier": None,
+        "tools": [{"type": "function", "name": "shell", "description": "Runs.", "strict": False, "parameters": {
+            "type": "object", "properties": {"command": {"type": "array", "items": {"type": "string"}},
+                                             "timeout_ms": {"type": "number"}}, "required": ["command"],
+            "additionalProperties": False}},
+            {"type": "custom", "name": "apply_patch", "description": "Edits.", "format": {
+                "type": "grammar", "syntax": "lark", "definition": "start: /.+/"}},
+            {"type": "namespace", "name": "mcp__files", "description": "F.", "tools": [
+                {"type": "function", "name": "read", "parameters": {"type": "object", "properties": {}}}]},
+            {"type": "web_search", "external_web_access": False}, {"type": "local_shell"}],
+        "input": [{"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Sandboxed."}]},
+                  {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "<cwd>/</cwd>"}]},
+                  {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "List the files."}]}]}
+    events = s.stream("/v1/responses", body, {"Authorization": "Bearer any", "originator": "codex_cli_rs"}).events()
+    check("like Codex: a turn", lambda: built(events), events[-1:])
+    output = [changed(i, id=None, status=None, content=None if i["type"] == "reasoning" else i["content"])
+              for i in events[-1].json["response"]["output"]]
+    turn = changed(body, input=body["input"] + output + [
+        {"type": "function_call", "name": "shell", "arguments": '{"command":["ls"]}', "call_id": "call_x"},
+        {"type": "function_call_output", "call_id": "call_x", "output": "a.txt"},
+        {"type": "custom_tool_call", "name": "apply_patch", "input": "*** Begin", "call_id": "call_y",
+         "status": "completed"},
+        {"type": "custom_tool_call_output", "call_id": "call_y", "output": "Done."},
+        {"type": "function_call", "name": "read", "namespace": "mcp__files", "arguments": "{}", "call_id": "call_z"},
+        {"type": "function_call_output", "call_id": "call_z", "output": [{"type": "input_text", "text": "hello"}]}])
+    second = s.stream("/v1/responses", turn).events()
+    check("like Codex: another turn", lambda: built(second), second[-1:])
+    check("like Codex: what was read is not read again",
+          lambda: second[-1].json["response"]["usage"]["input_tokens_details"]["cached_tokens"] >
+          events[-1].json["response"]["usage"]["input_tokens"] - 64, second[-1:])
+
+
 def responses_errors(s):
     def error(name, code, param, body):
         r = s.post("/v1/responses", body)
@@ -492,8 +576,8 @@ def main(program):
                              config=lambda c: c.update(max_position_embeddings=8192))
         with Server(program, model, "--name", "m") as s:
             for part in (messages_plain, messages_prompt, messages_stream, messages_tools, messages_threads,
-                         messages_thinking, messages_errors, responses_plain, responses_stream, responses_tools,
-                         responses_kept, responses_reasoning, responses_errors):
+                         messages_thinking, messages_errors, like_claude_code, responses_plain, responses_stream,
+                         responses_tools, responses_kept, responses_reasoning, like_codex, responses_errors):
                 try:
                     part(s)
                 except Exception as x:
