@@ -33,7 +33,8 @@ void grammar_end(grammar_state *s);
  * end. At least one bit is set: when nothing else can follow, those of the end tokens. words = (vocab + 31) / 32. */
 status grammar_mask(grammar_state *s, const int32_t *eos, int n_eos, uint32_t *mask, int64_t words, error *e);
 
-/* The answer goes on with this token. One that may not follow is ERR_ARG and leaves the state as it was. */
+/* The answer goes on with this token. One that may not follow is ERR_ARG and leaves the state as it was. End tokens are
+ * known from the last mask (before the first: the tokenizer's EOS); after one the answer is complete. */
 status grammar_take(grammar_state *s, int32_t id, error *e);
 
 /* Whether the answer is complete and nothing may follow but an end token. */

@@ -532,6 +532,14 @@ static status put_together(schema_compiler *c, const json_t *s, const json_t **o
     return OK;
 }
 
+static bool only_strings(const json_t *s) {
+    const json_t *list = json_object_get(s, "enum"), *constant = json_object_get(s, "const"), *one;
+    bool all = list || json_is_string(constant);
+    size_t i;
+    json_array_foreach(list, i, one) all &= json_is_string(one);
+    return all;
+}
+
 /* The rule of an argument: for a schema of strings alone that of their bare text, NEVER if that may be any text. */
 static status compile_argument(schema_compiler *c, const member *m, const json_t *s, bool *string, int32_t *rule) {
     int types;
@@ -540,7 +548,7 @@ static status compile_argument(schema_compiler *c, const member *m, const json_t
     TRY(put_together(c, s, &s));
     if (!json_is_object(s) || json_object_get(s, "anyOf") || json_object_get(s, "oneOf")) return OK;
     TRY(schema_types(c, s, &types));
-    *string = types == TYPE_STRING;
+    *string = types == TYPE_STRING || only_strings(s);
     if (!*string) return OK;
     int32_t start = NEVER;
     if (json_object_get(s, "enum") || json_object_get(s, "const")) TRY(compile_values(c, s, RAW, &start));
