@@ -6,12 +6,17 @@
 #include "base/rng.h"
 #include "text/unicode.h"
 
-static const char *const longer[] = {
-    "\"}", "{\"", "\":", "\": ", "\",\"", "true", "false", "null", "[]", "{}", "]}", "}}", "},", ", ", " a", "ab", "the",
-    "é", "\xc3\xa9\xe4", "\xb8\xad", "\\u", "\\n", "\\\"", "00", "12", "1.", "-1", "e+", "\n  ", "\n\n", "</", "<|", "a\":",
-    "a\",\"b", "b\": [", "[{\"a\":1}]", "20", "-0", "x.y"};
-static const char *const markers[] = {"</think>",          "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>",
-                                      "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>",   "<｜tool▁sep｜>",
+static const char *const longer[] = {"\"}",  "{\"",     "\":",          "\": ",        "\",\"", "true", "false", "null",
+                                     "[]",   "{}",      "]}",           "}}",          "},",    ", ",   " a",    "ab",
+                                     "the",  "é",       "\xc3\xa9\xe4", "\xb8\xad",    "\\u",   "\\n",  "\\\"",  "00",
+                                     "12",   "1.",      "-1",           "e+",          "\n  ",  "\n\n", "</",    "<|",
+                                     "a\":", "a\",\"b", "b\": [",       "[{\"a\":1}]", "20",    "-0",   "x.y"};
+static const char *const markers[] = {"</think>",
+                                      "<｜tool▁calls▁begin｜>",
+                                      "<｜tool▁calls▁end｜>",
+                                      "<｜tool▁call▁begin｜>",
+                                      "<｜tool▁call▁end｜>",
+                                      "<｜tool▁sep｜>",
                                       "｜DSML｜"};
 
 /* A token as tokenizer.json writes it: in the alphabet of GPT-2, in quotes. */
