@@ -27,7 +27,7 @@ extern "C" {
 #define HADAL_API
 #endif
 
-#define HADAL_VERSION "0.3.0"
+#define HADAL_VERSION "0.4.0"
 HADAL_API const char *hadal_version(void);
 
 enum {
