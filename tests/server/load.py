@@ -317,6 +317,14 @@ def slow_client(s, how, end):
     c.close()
 
 
+def broken_off(s, n=60):
+    """Clients that send a part of a request and leave, all at once: the end comes together with the bytes."""
+    whole_request = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{}"
+    for i in range(n):
+        with socket.create_connection(("127.0.0.1", s.port)) as c:
+            c.sendall(whole_request[:[10, 40, len(whole_request)][i % 3]])
+
+
 def slow(program, seconds):
     with Folder() as f, serve(program, "--cache-memory", "16M", model=v32(f)) as s:
         chat(s, random.Random(0))
@@ -333,6 +341,9 @@ def slow(program, seconds):
             t.join()
         check("slow: nothing runs when they are gone", lambda: settled(lambda: idle(s)))
         check("slow: nor are they held", lambda: settled(lambda: descriptors(s) <= before), before, descriptors(s))
+        broken_off(s)
+        check("slow: nor those that broke off", lambda: settled(lambda: descriptors(s) <= before, 5), before,
+              descriptors(s))
     with serve(program, "--idle-seconds", "1") as s:
         chat(s, random.Random(0))
         before, end = descriptors(s), threading.Event()
