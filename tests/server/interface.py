@@ -3,7 +3,9 @@
 Every mistake of other servers that we know of is among them. The models have random weights: what they write is noise,
 but the same noise each time, and a bias can make them write what a check needs.
 """
+import array
 import json
+import math
 import os
 import re
 import sys
@@ -639,6 +641,49 @@ def crowded(program, model):
         check("crowd: afterwards all is well", s.post(CHAT, chat()).status == 200)
 
 
+class Golden:
+    """What transformers computed for a checkpoint: lists of numbers by name."""
+
+    def __init__(self, path):
+        with open(path, "rb") as f:
+            self.data = f.read()
+        n = int.from_bytes(self.data[:8], "little")
+        self.head, self.at = json.loads(self.data[8:8 + n]), 8 + n
+
+    def __getitem__(self, name):
+        a, b = self.head[name]["data_offsets"]
+        return array.array({"F32": "f", "I32": "i"}[self.head[name]["dtype"]], self.data[self.at + a:self.at + b]).tolist()
+
+
+def log_softmax(row):
+    top = max(row)
+    return [x - top - math.log(sum(math.exp(y - top) for y in row)) for x in row]
+
+
+def transformers(program):
+    """Log-likelihoods and greedy answers are those of transformers on the same checkpoint."""
+    golden = Golden(os.path.dirname(MODEL) + "/golden.safetensors")
+    with Server(program, MODEL, "--compute", "f32") as s:
+        for name in ("p7", "p64"):
+            ids, logits = golden["ids." + name], golden["logits." + name]
+            width = len(logits) // len(ids)
+            rows = [log_softmax(logits[i * width:(i + 1) * width]) for i in range(len(ids))]
+            r = s.post(TEXT, {"prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 5})
+            lp = r.json["choices"][0]["logprobs"]
+            far = max(abs(rows[i][t] - lp["token_logprobs"][i + 1]) for i, t in enumerate(ids[1:]))
+            check("transformers: the same log-likelihoods, %s" % name, far < 1e-3, far)
+            far = max(abs(a - b) for i in range(1, len(ids)) for a, b in
+                      zip(sorted(rows[i - 1], reverse=True)[:5], sorted(lp["top_logprobs"][i].values(), reverse=True)))
+            check("transformers: the same most likely tokens, %s" % name, far < 1e-3, far)
+        bodies = [{"prompt": golden["ids." + name], "max_tokens": 32, "ignore_eos": True, "temperature": 0,
+                   "return_token_ids": True} for name in ("p1", "p7", "p64")]
+        answers = [r.json["choices"][0]["token_ids"] for r in together(*[lambda b=b: s.post(TEXT, b) for b in bodies])]
+        check("transformers: the same greedy answers", answers == [golden["gen." + n] for n in ("p1", "p7", "p64")], answers)
+        batch = [[golden["genbatch.row%d.%s" % (i, what)] for i in range(3)] for what in ("ids", "gen")]
+        r = s.post(TEXT, {"prompt": batch[0], "max_tokens": 32, "ignore_eos": True, "temperature": 0, "return_token_ids": True})
+        check("transformers: the same batch", [c["token_ids"] for c in r.json["choices"]] == batch[1], r)
+
+
 def add_middle(tokenizer):
     tokenizer["added_tokens"] += [dict(tokenizer["added_tokens"][-1], id=443 + i, content=t)
                                   for i, t in enumerate(("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"))]
@@ -649,9 +694,10 @@ def main():
     with Server(program, MODEL) as s:
         for group in (mistakes, chats, endings, several, streams, leaving, logprobs, harness, completions, prompts, formats):
             group(s)
-        check("no fault of ours: nothing was answered with 500", not re.search(r'status="5\d\d"\} [1-9]', s.get("/metrics").text), s.get("/metrics").text)
+        check("no fault of ours: nothing was answered with 500", not re.search(r'completions",status="5', s.get("/metrics").text), s.get("/metrics").text)
         check("the server ends in peace", s.stop() == 0, s.lines[-3:])
     crowded(program, MODEL)
+    transformers(program)
     with Folder() as f:
         model = f.model("tools", tokenizer=add_middle,
                         tokenizer_config=lambda c: c.update(chat_template=TOOL_TEMPLATE))
