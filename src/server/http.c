@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "base/clock.h"
@@ -323,22 +324,35 @@ static bool is_late(const http *h, const connection *c, double now) {
     return !c->x->handled && waited > idle + (double)c->received / SLOWEST;
 }
 
-/* Collects in h->asked (each with a user more) whose handlers are to answer; gives their number. */
+/* libmicrohttpd misses the end of a client's bytes when it comes together with the last of them. Nothing more will come
+ * for a request that is not whole, or not there; seen twice, so that what was read just now is out of doubt. */
+static bool has_hung_up(connection *c, int events) {
+    int unread = 0;
+    bool now = events & (POLLRDHUP | POLLHUP | POLLERR) && ioctl(c->fd, FIONREAD, &unread) == 0 && !unread;
+    bool twice = now && c->hung_up;
+    c->hung_up = now;
+    return twice;
+}
+
+/* Looks at all connections. Collects in h->asked (each with a user more) whose handlers are to answer, and in h->polls
+ * what happened to their sockets; gives their number. */
 static int look_around(http *h, double now) {
-    int n = 0;
+    int n = 0, i = 0, all = 0;
     pthread_mutex_lock(&h->lock);
-    for (connection *c = h->connections; c; c = c->next) {
+    for (connection *c = h->connections; c && all < h->o->connections; c = c->next)
+        h->polls[all++] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
+    poll(h->polls, (nfds_t)all, 0);
+    for (connection *c = h->connections; c && i < all; c = c->next, i++) {
         exchange *x = c->x;
         if (x) pthread_mutex_lock(&x->lock);
-        bool late = is_late(h, c, now), waiting = x && x->kept && !x->ended && n < h->o->connections;
+        bool late = is_late(h, c, now), waiting = x && x->kept && !x->ended, arrives = !x || (!x->handled && !x->ended);
         if (x) pthread_mutex_unlock(&x->lock);
-        if (late) shutdown(c->fd, SHUT_RDWR);
+        if (late || (arrives && has_hung_up(c, h->polls[i].revents))) shutdown(c->fd, SHUT_RDWR);
         if (!waiting) continue;
         atomic_fetch_add(&x->users, 1);
         h->asked[n] = x;
-        h->polls[n++] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
+        h->polls[n++].revents = h->polls[i].revents;
     }
-    if (n) poll(h->polls, (nfds_t)n, 0);
     pthread_mutex_unlock(&h->lock);
     return n;
 }

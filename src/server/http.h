@@ -19,6 +19,7 @@ typedef struct connection { /* a socket of ours */
     int fd;
     double since;    /* when it began to wait for the present request, or for the body of it */
     size_t received; /* of the body */
+    bool hung_up;    /* the client had closed its side when the watchdog looked last */
     exchange *x;     /* the request in progress; NULL: none */
     struct connection *prev, *next;
 } connection;

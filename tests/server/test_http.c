@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "raw.h"
-#include "server/exchange.h"
+#include "server/server_inner.h"
 #include <cmocka.h>
 
 static void handle_echo(server *s, exchange *x) {
@@ -368,6 +368,32 @@ static void silent_connections_do_not_keep_others_out(void **state) {
     server_close(s);
 }
 
+static void who_breaks_off_is_not_held(void **state) {
+    (void)state;
+    static const char request[] = "POST /echo HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{}";
+    static const size_t parts[] = {0, 10, 40, sizeof request - 1};
+    server *s = begin(NULL); /* idle connections are closed after a minute */
+    raw c;
+    reply r = {0};
+    for (int i = 0; i < 100; i++) {
+        raw_open(&c, server_port(s));
+        raw_send_n(&c, request, parts[i % 4]);
+        raw_close(&c);
+    }
+    raw_open(&c, server_port(s)); /* one that only says that it will send no more gets its answer */
+    raw_send(&c, "POST /echo HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nlast");
+    shutdown(c.fd, SHUT_WR);
+    raw_read(&c, &r, false);
+    assert_string_equal(r.body.p, "last");
+    raw_close(&c);
+    double until = clock_seconds() + 20;
+    while (http_connections(server_http(s)) && clock_seconds() < until)
+        nanosleep(&(struct timespec){0, 10000000}, NULL);
+    assert_int_equal(http_connections(server_http(s)), 0);
+    reply_clear(&r);
+    server_close(s);
+}
+
 static void *ask_often(void *arg) {
     reply r = {0};
     size_t good = 0;
@@ -518,6 +544,7 @@ int main(void) {
         cmocka_unit_test(nonsense_is_survived),
         cmocka_unit_test(slow_senders_are_cut_off),
         cmocka_unit_test(silent_connections_do_not_keep_others_out),
+        cmocka_unit_test(who_breaks_off_is_not_held),
         cmocka_unit_test(two_hundred_connections),
         cmocka_unit_test(keys_are_asked_for),
         cmocka_unit_test(browsers_of_one_origin_may_call),
