@@ -453,7 +453,7 @@ static status compile_inner(schema_compiler *c, const json_t *s, int32_t *start)
     if (ref && !json_is_string(ref)) return schema_fail(c, ERR_ARG, "\"$ref\" should be a string");
     if (ref && schema_has_more(s, "$ref")) {
         const json_t *sum;
-        TRY(schema_merge(c, s, json_object(), &sum)); /* puts the schema that it names in */
+        TRY(schema_merge(c, s, json_true(), &sum)); /* puts the schema that it names in */
         return compile(c, sum, start);
     }
     if (ref) return compile_ref(c, json_string_value(ref), start);
