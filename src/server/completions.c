@@ -87,7 +87,7 @@ static void begin_choice(completion *c, int k) {
     if (h->begun || !c->p.echo) return;
     h->begun = true;
     str_add(&h->text, p->echo, p->echo_n);
-    if (c->p.sampling.logprobs) token_lists_extend(&h->lists, &c->prompt_lists[k / c->p.samples]);
+    if (c->p.sampling.logprobs) token_lists_copy(&h->lists, &c->prompt_lists[k / c->p.samples]);
 }
 
 static void add_text(choice *h, const char *text, size_t n) {

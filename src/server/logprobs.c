@@ -98,12 +98,14 @@ void token_lists_add(token_lists *l, const hadal_tokenizer *t, int32_t id, const
     l->offset += characters(t, id);
 }
 
-void token_lists_extend(token_lists *l, const token_lists *by) {
-    l->failed |= by->failed || !open_lists(l);
-    l->offset += by->offset;
-    if (!by->tokens || l->failed) return;
-    l->failed = json_array_extend(l->tokens, by->tokens) || json_array_extend(l->logprobs, by->logprobs) ||
-                json_array_extend(l->top, by->top) || json_array_extend(l->offsets, by->offsets);
+void token_lists_copy(token_lists *l, const token_lists *from) {
+    *l = (token_lists){.offset = from->offset, .failed = from->failed};
+    if (!from->tokens || l->failed) return;
+    l->tokens = json_copy(from->tokens);
+    l->logprobs = json_copy(from->logprobs);
+    l->top = json_copy(from->top);
+    l->offsets = json_copy(from->offsets);
+    l->failed = !l->tokens || !l->logprobs || !l->top || !l->offsets;
 }
 
 json_t *token_lists_take(token_lists *l) {

@@ -19,7 +19,7 @@ typedef struct token_lists {
 } token_lists;
 /* Adds a token; `known` NULL: the first of a prompt, which has no probability. */
 void token_lists_add(token_lists *l, const hadal_tokenizer *t, int32_t id, const hadal_token *known);
-void token_lists_extend(token_lists *l, const token_lists *by);
+void token_lists_copy(token_lists *l, const token_lists *from); /* l: none so far */
 /* {"tokens", "token_logprobs", "top_logprobs", "text_offset"} of what was added since the last time, null when that is
  * nothing; NULL: memory is out. */
 json_t *token_lists_take(token_lists *l);
