@@ -162,14 +162,17 @@ static void read_message(translation *t, const json_t *m, bool forgotten) {
 }
 
 /* A system message may be meant for the user's message before it only. */
-static bool is_forgotten(const json_t *list, size_t at) {
-    const char *until = json_string_value(json_object_get(json_array_get(list, at), "clear_at"));
-    if (!until || strcmp(until, "next_user_message") != 0) return false;
-    for (size_t i = at + 1; i < json_array_size(list); i++) {
+static bool is_forgotten(const json_t *m, size_t at, size_t last_user) {
+    const char *until = json_string_value(json_object_get(m, "clear_at"));
+    return at < last_user && until && !strcmp(until, "next_user_message");
+}
+
+static size_t find_last_user(const json_t *list) {
+    for (size_t i = json_array_size(list); i-- > 0;) {
         const char *role = json_string_value(json_object_get(json_array_get(list, i), "role"));
-        if (role && !strcmp(role, "user")) return true;
+        if (role && !strcmp(role, "user")) return i;
     }
-    return false;
+    return 0;
 }
 
 /* A conversation that ends with the assistant's words lets it go on from there. */
@@ -185,9 +188,11 @@ static void read_messages(translation *t, const json_t *request) {
     const json_t *list = translation_need(t, request, "messages", JSON_ARRAY);
     if (list && !json_array_size(list)) translation_fault(t, 400, "messages", "is empty: at least one message");
     read_system(t, request, "system");
+    const size_t last_user = find_last_user(list);
     for (size_t i = 0; i < json_array_size(list) && !t->status; i++) {
+        const json_t *m = json_array_get(list, i);
         size_t outer = translation_enter(t, "messages[%zu]", i);
-        read_message(t, json_array_get(list, i), is_forgotten(list, i));
+        read_message(t, m, is_forgotten(m, i, last_user));
         translation_leave(t, outer);
     }
     if (translation_finish(t)) mark_prefix(t);

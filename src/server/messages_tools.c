@@ -17,29 +17,29 @@ const json_t *messages_changed_tool(const json_t *block, const json_t **definiti
     return json_is_string(name) ? name : NULL;
 }
 
-static bool is_listed(const json_t *list, const char *name) {
-    const json_t *tool;
-    size_t i;
-    json_array_foreach(list, i, tool) {
-        const char *own = json_string_value(json_object_get(tool, "name"));
-        if (own && !strcmp(own, name)) return true;
-    }
-    return false;
-}
-
-/* Gathers the names of tools that messages bring in; adds the definitions that they bring along to the list. */
-static void find_brought(const json_t *content, json_t *names, json_t *list) {
+/* Gathers the names of tools that messages bring in; those that come with a definition go to the list, too. */
+static void find_brought(const json_t *content, json_t *names, const json_t *own, json_t *list) {
     const json_t *block, *definition;
     size_t i;
     json_array_foreach(content, i, block) {
         const json_t *name = messages_changed_tool(block, &definition);
-        if (!strcmp(type_of(block), "tool_result")) find_brought(json_object_get(block, "content"), names, list);
+        if (!strcmp(type_of(block), "tool_result")) find_brought(json_object_get(block, "content"), names, own, list);
         if (!name || !strcmp(type_of(block), "tool_removal") || json_object_get(names, json_string_value(name)))
             continue;
         json_object_set_new(names, json_string_value(name), json_true());
-        if (definition && !is_listed(list, json_string_value(name)))
+        if (definition && !json_object_get(own, json_string_value(name)))
             json_array_append_new(list, json_pack("O", definition));
     }
+}
+
+static json_t *names_of(const json_t *list) {
+    json_t *names = json_object(), *tool;
+    size_t i;
+    json_array_foreach(list, i, tool) {
+        const char *name = json_string_value(json_object_get(tool, "name"));
+        if (name) json_object_set_new(names, name, json_true());
+    }
+    return names;
 }
 
 /* Tools with a type of their own (web_search_20250305 ...) are run by the API's server or known to its models: here
@@ -105,16 +105,18 @@ static json_t *read_tools(translation *t, const json_t *list, const json_t *brou
 
 /* A tool that waits (defer_loading) is left out until a message brings it in. */
 void messages_put_tools(translation *t, const json_t *request) {
-    const json_t *own = translation_may(t, request, "tools", JSON_ARRAY), *message;
-    json_t *list = own ? json_copy((json_t *)(uintptr_t)own) : json_array(), *brought = json_object();
+    const json_t *sent = translation_may(t, request, "tools", JSON_ARRAY), *message;
+    json_t *list = sent ? json_copy((json_t *)(uintptr_t)sent) : json_array();
+    json_t *own = names_of(list), *brought = json_object();
     size_t i;
     json_array_foreach(json_object_get(request, "messages"), i, message) {
-        find_brought(json_object_get(message, "content"), brought, list);
+        find_brought(json_object_get(message, "content"), brought, own, list);
     }
     json_t *tools = read_tools(t, list, brought);
     if (json_array_size(tools)) translation_put(t, t->body, "tools", json_incref(tools));
     read_choice(t, translation_may(t, request, "tool_choice", JSON_OBJECT), tools);
     json_decref(tools);
+    json_decref(own);
     json_decref(list);
     json_decref(brought);
 }

@@ -102,8 +102,14 @@ static void release(void *arg) {
 
 static const chat_writer writer = {begin, piece, finish, end, failed, release};
 
+typedef struct item_finder {
+    response_memory *memory;
+    json_t *seen;
+} item_finder;
+
 static json_t *find_item(void *arg, const char *item_id) {
-    return response_memory_item(server_responses(arg), item_id);
+    const item_finder *f = arg;
+    return response_memory_item(f->memory, item_id, f->seen);
 }
 
 /* False: it was answered with an error. */
@@ -111,14 +117,16 @@ static bool translate(server *s, exchange *x, const json_t *request, response_re
     const json_t *previous = json_object_get(request, "previous_response_id");
     const char *id = json_string_value(previous);
     json_t *before = id ? response_memory_items(server_responses(s), id) : NULL;
+    item_finder finder = {server_responses(s), json_object()};
     bool good = false;
     if (previous && !id && !json_is_null(previous))
         exchange_error(x, 400, "previous_response_id", NULL, "previous_response_id: should be a string");
     else if (id && !before)
         exchange_error(x, 400, "previous_response_id", "previous_response_not_found",
                        "there is no response \"%.80s\" (any more): send the whole input", id);
-    else if (!(good = response_translate(q, request, before, find_item, s)))
+    else if (!(good = response_translate(q, request, before, find_item, &finder)))
         exchange_error(x, q->t.status, q->t.param, NULL, "%s", q->t.text);
+    json_decref(finder.seen);
     json_decref(before);
     return good;
 }

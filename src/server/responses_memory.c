@@ -99,20 +99,33 @@ json_t *response_memory_items(response_memory *m, const char *id) {
     return parsed(m, id, true);
 }
 
-json_t *response_memory_item(response_memory *m, const char *item_id) {
-    const char *mark = strchr(item_id, '_'), *end = mark ? strchr(mark + 1, '_') : NULL; /* PREFIX_ID_NUMBER */
+/* The answer that an item's id names: PREFIX_ID_NUMBER is of resp_ID. */
+static const json_t *answer_of_item(response_memory *m, const char *item_id, json_t *seen) {
+    const char *mark = strchr(item_id, '_'), *end = mark ? strchr(mark + 1, '_') : NULL;
     str id = {0};
     str_puts(&id, "resp_");
     if (end) str_add(&id, mark + 1, (size_t)(end - mark - 1));
-    json_t *response = end && !id.failed ? response_memory_find(m, id.p) : NULL, *found = NULL, *item;
-    size_t i;
-    json_array_foreach(json_object_get(response, "output"), i, item) {
-        const char *own = json_string_value(json_object_get(item, "id"));
-        if (!found && own && !strcmp(own, item_id)) found = json_incref(item);
+    if (!end || id.failed) {
+        str_free(&id);
+        return NULL;
     }
-    json_decref(response);
+    if (!json_object_get(seen, id.p)) {
+        json_t *answer = response_memory_find(m, id.p);
+        json_object_set_new(seen, id.p, answer ? answer : json_null());
+    }
+    const json_t *answer = json_object_get(seen, id.p);
     str_free(&id);
-    return found;
+    return answer;
+}
+
+json_t *response_memory_item(response_memory *m, const char *item_id, json_t *seen) {
+    json_t *item;
+    size_t i;
+    json_array_foreach(json_object_get(answer_of_item(m, item_id, seen), "output"), i, item) {
+        const char *own = json_string_value(json_object_get(item, "id"));
+        if (own && !strcmp(own, item_id)) return json_incref(item);
+    }
+    return NULL;
 }
 
 bool response_memory_forget(response_memory *m, const char *id) {

@@ -14,8 +14,9 @@ void response_memory_close(response_memory *m);
 void response_memory_add(response_memory *m, const json_t *response, const json_t *items);
 json_t *response_memory_find(response_memory *m, const char *id);  /* the answer; NULL: it is not known */
 json_t *response_memory_items(response_memory *m, const char *id); /* the conversation */
-/* The output item with this id, in whichever answer it was; NULL: it is not known. */
-json_t *response_memory_item(response_memory *m, const char *item_id);
+/* The output item with this id, in whichever answer it was; NULL: it is not known. `seen` (an object, empty at first)
+ * has the answers that were looked into, so that many items are one look. */
+json_t *response_memory_item(response_memory *m, const char *item_id, json_t *seen);
 bool response_memory_forget(response_memory *m, const char *id);
 
 #endif

@@ -1,6 +1,7 @@
 /* A request of the Responses API as the body of a chat completion. */
 #include <stdlib.h>
 #include <string.h>
+#include "server/params.h"
 #include "server/responses.h"
 
 /* --- texts -------------------------------------------------------------------------------------------------------- */
@@ -113,22 +114,29 @@ static void read_items(translation *t, const json_t *items, const char *name) {
     }
 }
 
-/* The input as a list of items, references replaced by what they name. */
+/* The input as a list of items, references replaced by what they name: each at most once, or a small request could ask
+ * for a huge prompt. */
 static json_t *input_items(translation *t, const json_t *request, json_t *(*find)(void *, const char *), void *arg) {
     const json_t *input = json_object_get(request, "input");
     if (json_is_string(input))
         return json_pack("[{s:s, s:s, s:O}]", "type", "message", "role", "user", "content", input);
     if (!json_is_array(input)) translation_fault(t, 400, "input", "should be a string or a list of items");
-    json_t *items = json_array(), *item;
+    json_t *items = json_array(), *named = json_object(), *item;
     size_t i;
     json_array_foreach(input, i, item) {
-        bool reference = !strcmp(word(item, "type"), "item_reference");
-        json_t *found = reference ? find(arg, word(item, "id")) : json_incref(item);
+        const bool reference = !strcmp(word(item, "type"), "item_reference");
+        const char *id = reference ? word(item, "id") : "";
+        json_t *found = reference ? find(arg, id) : json_incref(item);
         size_t outer = translation_enter(t, "input[%zu]", i);
-        if (!found) translation_fault(t, 404, "id", "there is no item \"%.80s\" (any more)", word(item, "id"));
-        else json_array_append_new(items, found);
+        if (!found) translation_fault(t, 404, "id", "there is no item \"%.80s\" (any more)", id);
+        else if (reference && json_object_get(named, id)) translation_fault(t, 400, "id", "names an item again");
+        else json_array_append(items, found);
+        if (reference) json_object_set_new(named, id, json_true());
+        json_decref(found);
         translation_leave(t, outer);
+        if (t->status) break;
     }
+    json_decref(named);
     return items;
 }
 
@@ -150,6 +158,8 @@ static void put_instructions(translation *t, const json_t *request) {
 }
 
 /* --- tools -------------------------------------------------------------------------------------------------------- */
+
+enum { MAX_SPACE = 64 };
 
 /* A custom tool takes a text, no JSON: the model fills it into the one member of an object. */
 static json_t *custom_tool(const json_t *name, const json_t *tool) {
@@ -178,6 +188,8 @@ static void read_tool(response_request *q, const json_t *tool, const char *names
     if (!strcmp(type, "namespace") && !*namespace) {
         const json_t *name = translation_need(t, tool, "name", JSON_STRING);
         const json_t *inner = translation_need(t, tool, "tools", JSON_ARRAY);
+        if (json_string_length(name) > MAX_SPACE) /* it stands before each tool's name */
+            translation_fault(t, 400, "name", "is longer than %d bytes", MAX_SPACE);
         if (!t->status) read_tools(q, inner, json_string_value(name), tools);
         return;
     }
@@ -258,7 +270,11 @@ static void put_tools(response_request *q, const json_t *request) {
     translation *t = &q->t;
     const json_t *choice = json_object_get(request, "tool_choice");
     json_t *tools = json_array();
+    if (json_array_size(json_object_get(choice, "tools")) > MAX_TOOLS)
+        translation_fault(t, 422, "tool_choice", "names more than %d tools", MAX_TOOLS);
     read_tools(q, translation_may(t, request, "tools", JSON_ARRAY), "", tools);
+    if (json_array_size(tools) > MAX_TOOLS)
+        translation_fault(t, 422, "tools", "there are %zu, at most %d are possible", json_array_size(tools), MAX_TOOLS);
     if (choice && !json_is_null(choice) && !t->status) tools = put_choice(t, choice, tools);
     if (json_array_size(tools)) translation_put(t, t->body, "tools", json_incref(tools));
     json_decref(tools);

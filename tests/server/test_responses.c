@@ -158,6 +158,8 @@ static const struct {
     {"'input': [{'role': 'user', 'content': [{'type': 'input_text'}]}]", "input[0].content[0].text", 400},
     {"'input': [{'type': 'computer_call'}]", "input[0].type", 400},
     {"'input': [{'type': 'item_reference', 'id': 'msg_1'}]", "input[0].id", 404},
+    {"'input': [{'type': 'item_reference', 'id': 'msg_9'}, {'type': 'item_reference', 'id': 'msg_9'}]", "input[1].id",
+     400},
     {"'input': [{'type': 'function_call', 'name': 'f', 'arguments': '{}'}]", "input[0].call_id", 400},
     {"'input': [{'type': 'function_call', 'call_id': 'c', 'name': 'f', 'arguments': {}}]", "input[0].arguments", 400},
     {"'input': [{'type': 'function_call_output', 'call_id': 'c'}]", "input[0].output", 400},
@@ -192,18 +194,20 @@ static const struct {
 
 static void test_faults(void **state) {
     (void)state;
+    json_t *known = json_quoted("{'msg_9': {'type': 'message', 'role': 'assistant', 'content': 'nine'}}");
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         str in = {0};
         str_addf(&in, "{%s}", faults[i].request);
         json_t *request = json_quoted(in.p);
         response_request q;
-        assert_false(response_translate(&q, request, NULL, find_item, NULL));
+        assert_false(response_translate(&q, request, NULL, find_item, known));
         assert_string_equal(q.t.param, faults[i].param);
         assert_int_equal(q.t.status, faults[i].code);
         response_request_free(&q);
         json_decref(request);
         str_free(&in);
     }
+    json_decref(known);
 }
 
 /* --- answers ------------------------------------------------------------------------------------------------------ */
@@ -399,13 +403,20 @@ static void test_memory(void **state) {
     for (int i = 0; i < 4; i++) keep(m, i);
     assert_false(knows(m, "resp_0"));
     assert_true(knows(m, "resp_1") && knows(m, "resp_2") && knows(m, "resp_3"));
-    json_t *items = response_memory_items(m, "resp_2"), *item = response_memory_item(m, "msg_3_0");
+    json_t *items = response_memory_items(m, "resp_2"), *seen = json_object();
+    json_t *item = response_memory_item(m, "msg_3_0", seen), *again = response_memory_item(m, "msg_3_0", seen);
     assert_true(json_is(items, "[2]"));
     assert_true(json_is(item, "{'id': 'msg_3_0', 'n': 3}"));
+    assert_ptr_equal(item, again);
     json_decref(items);
     json_decref(item);
+    json_decref(again);
     static const char *const strange[] = {"", "msg", "msg_3", "msg_3_", "msg_3_1", "_", "__", "msg_0_0"};
-    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++) assert_null(response_memory_item(m, strange[i]));
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++) {
+        assert_null(response_memory_item(m, strange[i], seen));
+        assert_null(response_memory_item(m, strange[i], seen));
+    }
+    json_decref(seen);
     assert_true(response_memory_forget(m, "resp_3")); /* the youngest: what comes next must still be found */
     assert_false(response_memory_forget(m, "resp_3"));
     keep(m, 4);
