@@ -121,14 +121,21 @@ HADAL_API int hadal_chat_render_folder(const char *folder, const char *messages_
                                        char **text, hadal_error *e);
 /* Whether the rendered prompt leaves the model inside its thinking part (ends with an open <think>). */
 HADAL_API int hadal_chat_is_thinking(const char *rendered);
-/* Takes an answer apart: {"reasoning": text|null, "content": text|null, "tool_calls": [{"name","arguments"}]}. */
+/* How an answer begins. */
+enum {
+    HADAL_PLAIN,    /* with content: thinking is switched off */
+    HADAL_THINKS,   /* with reasoning, up to </think> */
+    HADAL_MAY_THINK /* with reasoning if it begins with <think>: the template leaves it to the model */
+};
+/* Takes an answer apart, thinking: HADAL_PLAIN ...: {"reasoning": text|null, "content": text|null, "tool_calls":
+ * [{"name","arguments"}]}. */
 HADAL_API int hadal_chat_parse(const hadal_model *m, const char *answer, int thinking, char **json, hadal_error *e);
 
 /* Renders and tokenizes a conversation. Texts of special and other added tokens inside of the messages stay text; only
  * what the template itself writes becomes control tokens. An assistant message may have the member "token_ids" (a list
  * of ids, what the model once wrote as this message, its end token left out): these very ids stand in its place, if the
  * template puts the message there unchanged; else it is rendered as usual. ids: owned by the caller. *thinking (may be
- * NULL): the prompt leaves the model inside its thinking part. */
+ * NULL): HADAL_PLAIN ... of the answer. */
 HADAL_API int hadal_chat_encode(const hadal_model *m, const char *messages_json, const char *options_json,
                                 int32_t **ids, size_t *count, int *thinking, hadal_error *e);
 /* Of a message's sampled ids, how many at the head are reasoning, </think> included; 0: none of them. */
@@ -150,7 +157,7 @@ typedef struct hadal_piece {
     int call, valid;
 } hadal_piece;
 typedef void hadal_on_piece(void *arg, const hadal_piece *p);
-/* thinking: the answer begins with reasoning (see hadal_chat_encode); tools: look for tool calls. */
+/* thinking: HADAL_PLAIN ... (see hadal_chat_encode); tools: look for tool calls. */
 HADAL_API int hadal_reader_open(hadal_reader **out, const hadal_model *m, int thinking, int tools,
                                 hadal_on_piece *on_piece, void *arg, hadal_error *e);
 HADAL_API int hadal_reader_feed(hadal_reader *r, const char *text, size_t n, hadal_error *e);

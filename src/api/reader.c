@@ -25,6 +25,8 @@ static status pass_on(void *user, const answer_event *event) {
 static status open_reader(hadal_reader **out, const hadal_model *m, answer_options how, hadal_on_piece *on_piece,
                           void *arg, error *e) {
     *out = NULL;
+    if (how.thinking < ANSWER_PLAIN || how.thinking > ANSWER_MAY_THINK)
+        return fail(e, ERR_ARG, "thinking is %d, it should be one of HADAL_PLAIN ...", (int)how.thinking);
     if (!m || !on_piece) return fail(e, ERR_ARG, "hadal_reader_open needs a model and a function for the pieces");
     hadal_reader *r = calloc(1, sizeof *r);
     if (!r) return fail(e, ERR_NOMEM, "memory is out");
@@ -38,7 +40,8 @@ static status open_reader(hadal_reader **out, const hadal_model *m, answer_optio
 int hadal_reader_open(hadal_reader **out, const hadal_model *m, int thinking, int tools, hadal_on_piece *on_piece,
                       void *arg, hadal_error *e) {
     error why;
-    return api_result(open_reader(out, m, (answer_options){thinking != 0, tools != 0}, on_piece, arg, &why), &why, e);
+    return api_result(open_reader(out, m, (answer_options){(answer_thinking)thinking, tools != 0}, on_piece, arg, &why),
+                      &why, e);
 }
 
 int hadal_reader_feed(hadal_reader *r, const char *text, size_t n, hadal_error *e) {

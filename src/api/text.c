@@ -189,7 +189,7 @@ int hadal_chat_encode(const hadal_model *m, const char *messages_json, const cha
     status s = encode(&m->text, messages_json, options_json, &p, &why);
     *ids = p.ids;
     *count = p.count;
-    if (thinking) *thinking = p.thinking;
+    if (thinking) *thinking = (int)p.thinking;
     return api_result(s, &why, e);
 }
 
@@ -312,7 +312,8 @@ static json_t *text_or_null(const char *p, size_t n) {
 
 static status parse_answer(const folder_text *f, const char *text, int thinking, char **json, error *e) {
     answer a;
-    TRY(answer_parse(&a, folder_text_format(f), (answer_options){thinking != 0, true}, text, strlen(text), e));
+    TRY(answer_parse(&a, folder_text_format(f), (answer_options){(answer_thinking)thinking, true}, text, strlen(text),
+                     e));
     json_t *calls = json_array(), *out = json_object();
     for (size_t i = 0; i < a.n_calls; i++)
         json_array_append_new(calls, json_pack("{s:s,s:s,s:b}", "name", a.calls[i].name, "arguments",

@@ -78,7 +78,7 @@ static void tell_result(chat *c, const hadal_result *r) {
 }
 
 /* Generates an answer to the messages; false when none came, so that the last message is to be taken back. */
-static bool generate(chat *c, const int32_t *ids, size_t n, bool thinking) {
+static bool generate(chat *c, const int32_t *ids, size_t n, int thinking) {
     hadal_result r = {0};
     hadal_error e = {0};
     hadal_sampling o = c->sampling;
@@ -91,7 +91,7 @@ static bool generate(chat *c, const int32_t *ids, size_t n, bool thinking) {
                c->context, c->context < hadal_model_max_context(c->model) ? ", or start with a larger --context" : "");
         return false;
     }
-    answer_begin(&c->answer, thinking, c->o->hide_thinking);
+    answer_begin(&c->answer, thinking == HADAL_THINKS, c->o->hide_thinking);
     c->last = '\n';
     int st = hadal_generate(c->session, ids, (int)n, &o, on_token, c, &r, &e);
     progress_end(&c->progress);
@@ -110,7 +110,7 @@ static bool generate(chat *c, const int32_t *ids, size_t n, bool thinking) {
 static bool answer_turn(chat *c) {
     int32_t *ids = NULL;
     size_t n = 0;
-    bool thinking = false;
+    int thinking;
     bool fine = conversation_ids(c->model, c->messages, c->options, &ids, &n, &thinking) == EXIT_FINE &&
                 generate(c, ids, n, thinking);
     hadal_free(ids);

@@ -42,7 +42,7 @@ typedef struct prompt {
     size_t n;
     int32_t *ids;
     size_t count;
-    bool thinking;
+    int thinking;     /* HADAL_PLAIN ... */
     json_t *logprobs; /* of the answer, or NULL */
 } prompt;
 
@@ -230,7 +230,7 @@ static int print_result(job *j, int i, const hadal_result *r) {
     if (j->o->json) return result_json(j, p, r);
     if (j->n > 1) {
         heading(i, p);
-        answer_begin(&j->answer, p->thinking, j->o->hide_thinking);
+        answer_begin(&j->answer, p->thinking == HADAL_THINKS, j->o->hide_thinking);
         answer_add(&j->answer, r->text, r->n);
         if (r->n) j->last = r->text[r->n - 1];
     }
@@ -250,7 +250,7 @@ static int generate_one(job *j) {
     hadal_error e = {0};
     const prompt *p = &j->prompts[0];
     if (hadal_session_open(&s, j->model, j->o->context, &e)) return report(&e);
-    answer_begin(&j->answer, p->thinking, j->o->hide_thinking);
+    answer_begin(&j->answer, p->thinking == HADAL_THINKS, j->o->hide_thinking);
     int st = hadal_generate(s, p->ids, (int)p->count, &j->sampling, on_token, j, &r, &e);
     progress_end(&j->progress);
     int code = st ? report(&e) : print_result(j, 0, &r);

@@ -12,7 +12,7 @@ bool add_message(json_t *messages, const char *role, const char *content, size_t
     return json_array_append_new(messages, m) == 0;
 }
 
-int parse_answer(const hadal_model *m, const char *answer, bool thinking, json_t **out) {
+int parse_answer(const hadal_model *m, const char *answer, int thinking, json_t **out) {
     hadal_error e = {0};
     char *text = NULL;
     *out = NULL;
@@ -20,7 +20,7 @@ int parse_answer(const hadal_model *m, const char *answer, bool thinking, json_t
     return parse_own_json(out, text);
 }
 
-int add_answer(json_t *messages, const hadal_model *m, const char *answer, bool thinking) {
+int add_answer(json_t *messages, const hadal_model *m, const char *answer, int thinking) {
     json_t *parts;
     int code = parse_answer(m, answer, thinking, &parts);
     if (code) return code;
@@ -72,13 +72,13 @@ int read_conversation(const char *path, json_t **messages, json_t **options) {
 }
 
 int conversation_ids(const hadal_model *m, const json_t *messages, const json_t *options, int32_t **ids, size_t *n,
-                     bool *thinking) {
+                     int *thinking) {
     hadal_error e = {0};
     char *list = json_dumps(messages, 0), *others = json_dumps(options, 0);
-    int code = EXIT_FINE, inside = 0;
+    int code = EXIT_FINE;
+    *thinking = HADAL_PLAIN;
     if (!list || !others) code = no_memory();
-    else if (hadal_chat_encode(m, list, others, ids, n, &inside, &e)) code = report(&e);
-    *thinking = inside;
+    else if (hadal_chat_encode(m, list, others, ids, n, thinking, &e)) code = report(&e);
     free(list);
     free(others);
     return code;

@@ -27,7 +27,8 @@ struct chat_job {
     chat_writer writer;
     void *w;
     hadal_grammar *grammar;
-    bool thinking, tools;
+    int thinking; /* HADAL_PLAIN ... */
+    bool tools;
     int32_t *ids;
     size_t n_ids;
     job *job;
@@ -124,15 +125,15 @@ static void on_piece(void *arg, const hadal_piece *p) {
 
 /* ---- the engine's events ---- */
 
-static bool ends_reasoning(const slot *t, int32_t id) {
-    static const char mark[] = "</think>";
+static bool is_token(const slot *t, int32_t id, const char *text) {
     size_t n;
     const char *p = hadal_token_bytes(server_tokenizer(t->j->s), id, &n);
-    return p && n == sizeof mark - 1 && !memcmp(p, mark, n);
+    return p && n == strlen(text) && !memcmp(p, text, n);
 }
 
 static void keep_logprob(slot *t, const hadal_token *token) {
-    if (t->reasoning && ends_reasoning(t, token->id)) {
+    if (t->j->thinking == HADAL_MAY_THINK && !t->fed && is_token(t, token->id, "<think>")) t->reasoning = true;
+    if (t->reasoning && is_token(t, token->id, "</think>")) {
         t->reasoning = false;
         json_decref(t->waiting);
         t->waiting = NULL;
@@ -175,7 +176,7 @@ static void remember(const slot *t, const hadal_result *r) {
 
 /* An answer that is cut inside of its reasoning is all reasoning. */
 static int count_reasoning(const slot *t, const hadal_result *r) {
-    if (!t->j->thinking) return 0;
+    if (!t->sample.reasoning.n && t->j->thinking != HADAL_THINKS) return 0;
     size_t n = hadal_chat_reasoning_ids(server_model(t->j->s), r->ids, (size_t)r->n_ids);
     return n ? (int)n : r->n_ids - !strcmp(r->finish, "eos");
 }
@@ -275,7 +276,7 @@ static status open_slots(chat_job *j, mistake *m) {
     if (!(j->slots = calloc((size_t)j->p.samples, sizeof *j->slots))) return mistaken(m, 500, NULL, "memory is out");
     for (int i = 0; i < j->p.samples; i++) {
         slot *t = &j->slots[i];
-        *t = (slot){.j = j, .index = i, .reasoning = j->thinking};
+        *t = (slot){.j = j, .index = i, .reasoning = j->thinking == HADAL_THINKS};
         int code = hadal_reader_open(&t->reader, server_model(j->s), j->thinking, j->tools, on_piece, t, &e);
         if (code) return refuse(m, code, NULL, &e);
     }
@@ -283,12 +284,10 @@ static status open_slots(chat_job *j, mistake *m) {
 }
 
 static status prepare(chat_job *j, const chat_request *r, mistake *m) {
-    int thinking;
-    TRY(encode(j->s, r, &j->ids, &j->n_ids, &thinking, m));
-    j->thinking = thinking != 0;
+    TRY(encode(j->s, r, &j->ids, &j->n_ids, &j->thinking, m));
     j->tools = r->tools;
     TRY(check_length(j, m));
-    TRY(chat_grammar_open(&j->grammar, server_model(j->s), r, j->thinking, m));
+    TRY(chat_grammar_open(&j->grammar, server_model(j->s), r, j->thinking == HADAL_THINKS, m));
     return open_slots(j, m);
 }
 

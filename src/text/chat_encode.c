@@ -92,6 +92,8 @@ static status encode(chat_prompt *out, const tokenizer *k, const str *prompt, co
 static status encode_conversation(chat_prompt *out, const chat_style *s, chat_conversation *c, replayed *r, error *e) {
     str prompt = {0};
     size_t n = json_array_size(c->messages);
+    bool begun, wanted;
+    TRY(chat_thinking(c->options, true, &wanted, e));
     TRY(take_ids(s->tokenizer, c->messages, r, e));
     TRY(chat_mark(c, s->tokenizer, e));
     TRY(chat_add_tools(c, s, e));
@@ -99,7 +101,9 @@ static status encode_conversation(chat_prompt *out, const chat_style *s, chat_co
         memmove(r + 1, r, n * sizeof *r);
         r[0] = (replayed){0};
     }
-    status st = chat_write(s, c, &prompt, &out->thinking, e);
+    status st = chat_write(s, c, &prompt, &begun, e);
+    if (st == OK && begun) out->thinking = ANSWER_THINKS;
+    else if (st == OK && wanted && answer_may_think(prompt.p, prompt.n)) out->thinking = ANSWER_MAY_THINK;
     if (st == OK) st = chat_replay(s, c, r, &prompt, e);
     if (st == OK) st = encode(out, s->tokenizer, &prompt, r, json_array_size(c->messages), e);
     str_free(&prompt);

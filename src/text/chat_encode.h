@@ -16,7 +16,7 @@
 typedef struct chat_prompt {
     int32_t *ids; /* malloc'd, the caller's to free */
     size_t count;
-    bool thinking; /* it ends inside the reasoning */
+    answer_thinking thinking; /* of the answer to come; ANSWER_PLAIN also when the options switch thinking off */
 } chat_prompt;
 
 status chat_encode(chat_prompt *out, const chat_style *s, const json_t *messages, const json_t *options, error *e);

@@ -22,7 +22,7 @@
 enum { MAX_NAME = 256 };
 
 typedef enum place {
-    AT_START, /* of reasoning, where <think> may stand */
+    AT_START, /* where <think> may stand */
     REASONING,
     CONTENT,
     OPENING, /* at a marker that should begin a tool call */
@@ -148,10 +148,18 @@ const answer_format *answer_format_find(const char *t, const char *model_type) {
     return answer_format_named(strstr(t, "<｜Assistant｜>" THINK) ? "deepseek-r1" : "deepseek-v3");
 }
 
-bool answer_starts_thinking(const char *prompt, size_t n) {
+static bool ends_with(const char *prompt, size_t n, const char *mark) {
     text t = text_strip((text){prompt, n}, NULL, false, true);
-    size_t k = strlen(THINK);
-    return t.n >= k && !memcmp(t.p + t.n - k, THINK, k);
+    size_t k = strlen(mark);
+    return t.n >= k && !memcmp(t.p + t.n - k, mark, k);
+}
+
+bool answer_starts_thinking(const char *prompt, size_t n) {
+    return ends_with(prompt, n, THINK);
+}
+
+bool answer_may_think(const char *prompt, size_t n) {
+    return !ends_with(prompt, n, END_THINK);
 }
 
 /* ---- events ---- */
@@ -199,7 +207,7 @@ static status at_start(answer_parser *p, bool *go_on) {
     *go_on = o != MORE;
     if (o == MORE) return OK;
     if (o == YES) p->at += i;
-    p->place = REASONING;
+    p->place = o == YES || p->how.thinking == ANSWER_THINKS ? REASONING : CONTENT;
     return OK;
 }
 

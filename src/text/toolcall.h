@@ -22,9 +22,18 @@ const char *answer_format_name(const answer_format *f);
 /* Whether the answer to this prompt begins inside of the reasoning: the prompt ends with <think>. */
 bool answer_starts_thinking(const char *prompt, size_t n);
 
+typedef enum answer_thinking {
+    ANSWER_PLAIN,    /* no reasoning: all is content */
+    ANSWER_THINKS,   /* the answer begins with reasoning, with or without <think>, up to </think> */
+    ANSWER_MAY_THINK /* it does if it begins with <think>: prompts that leave the choice to the model */
+} answer_thinking;
+
+/* The last of them: the prompt does not end with </think>. */
+bool answer_may_think(const char *prompt, size_t n);
+
 typedef struct answer_options {
-    bool thinking; /* the answer begins with reasoning, with or without <think>, up to </think>; off: plain content */
-    bool tools;    /* look for tool calls; off: they are content */
+    answer_thinking thinking;
+    bool tools; /* look for tool calls; off: they are content */
 } answer_options;
 
 /* ---- in pieces ---- */

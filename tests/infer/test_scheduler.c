@@ -89,7 +89,7 @@ static void on_prompt(void *arg, int64_t at, const generated_token *t) {
 static void on_done(void *arg, int sample, generated *a, const error *e) {
     wish *w = arg;
     w->n_ids[sample] = a->n_ids;
-    memcpy(w->ids[sample], a->ids, (size_t)a->n_ids * sizeof *a->ids);
+    if (a->n_ids) memcpy(w->ids[sample], a->ids, (size_t)a->n_ids * sizeof *a->ids);
     w->finish[sample] = a->finish;
     w->cached += a->cached_tokens;
     w->done++;

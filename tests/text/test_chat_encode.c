@@ -206,7 +206,7 @@ static int check_row(const json_t *row) {
                      p.count, n, text.p);
         const json_t *m = json_object_get(row, "messages");
         bool continued = json_object_get(json_array_get(m, json_array_size(m) - 1), "prefix") != NULL;
-        if (!continued && p.thinking != answer_starts_thinking(text.p, text.n))
+        if (!continued && (p.thinking == ANSWER_THINKS) != answer_starts_thinking(text.p, text.n))
             fail_msg("thinking %d at the end of %s", p.thinking, text.p);
         free(ids);
         free(p.ids);
@@ -380,7 +380,7 @@ static json_t *odd_ids(const tokenizer *t, const char *text) {
 }
 
 /* The message that a client makes of an answer, with its ids. */
-static json_t *answer_message(const chat_style *s, const char *written, bool thinking) {
+static json_t *answer_message(const chat_style *s, const char *written, answer_thinking thinking) {
     answer a;
     error e;
     assert_int_equal(answer_parse(&a, s->format, (answer_options){thinking, true}, written, strlen(written), &e), OK);
@@ -629,7 +629,7 @@ static void thinking_and_prefixes(void **state) {
     for (int i = 0; i < 3; i++) {
         json_t *m = parse(cases[i]), *o = with_tokens(json_object(), deepseek);
         chat_prompt p = encode(&s, m, o);
-        assert_int_equal(p.thinking, i == 1);
+        assert_int_equal(p.thinking == ANSWER_THINKS, i == 1);
         free(p.ids);
         json_decref(m);
         json_decref(o);

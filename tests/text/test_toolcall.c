@@ -40,6 +40,11 @@ static const struct {
     {"deepseek-r1", "t", "</think>4", "C(4)"},
     {"deepseek-r1", "t", "a</think></think>b", "R(a)C(</think>b)"},
     {"deepseek-r1", "t", "a < b <think> c</think>d < e", "R(a < b <think> c)C(d < e)"},
+    {"deepseek-r1", "m", "\n<think>\nso</think>Hello.", "R(\nso)C(Hello.)"},
+    {"deepseek-r1", "m", "\nHello <think>so</think>", "C(\nHello <think>so</think>)"},
+    {"deepseek-r1", "m", "<thin", "C(<thin)"},
+    {"deepseek-r1", "m", "<think>cut", "R(cut)"},
+    {"deepseek-r1", "", "<think>so</think>4", "C(<think>so</think>4)"},
     {"plain", "t", "so</think>4 " CALLS V3_CALL("f", "{}"), "R(so)C(4 " CALLS V3_CALL("f", "{}") ")"},
     {"deepseek-v3", "n", CALLS V3_CALL("f", "{}") CALLS_END, "C(" CALLS V3_CALL("f", "{}") CALLS_END ")"},
     {"deepseek-v3", "", "Moment. " CALLS V3_CALL("get_weather", "{\"city\": \"杭州\"}") CALLS_END,
@@ -142,7 +147,10 @@ static str written(seen *s) {
 }
 
 static answer_options options(const char *how) {
-    return (answer_options){.thinking = strchr(how, 't') != NULL, .tools = strchr(how, 'n') == NULL};
+    const answer_thinking thinking = strchr(how, 't')   ? ANSWER_THINKS
+                                     : strchr(how, 'm') ? ANSWER_MAY_THINK
+                                                        : ANSWER_PLAIN;
+    return (answer_options){.thinking = thinking, .tools = strchr(how, 'n') == NULL};
 }
 
 /* In pieces: the first `head` bytes, then pieces of `step` bytes (0: the rest at once). */
