@@ -4,11 +4,35 @@
 #include <string.h>
 #include "base/file.h"
 
+enum { LOAD_FLAGS = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL };
 enum { PARSED_MAX = 160 << 20 }; /* the largest known tokenizer.json (280,000 merges as pairs) takes about 130 MB */
+
+/* A copy in which integers of more than 18 digits are real numbers: transformers writes 10^30 for "no limit". */
+static json_t *load_long_integers(const char *text, size_t n, json_error_t *je) {
+    str s = {0};
+    for (size_t i = 0; i < n;) {
+        const size_t from = i;
+        if (text[i] == '"') {
+            for (i++; i < n && text[i] != '"'; i++) i += text[i] == '\\';
+            i = i < n ? i + 1 : n;
+        } else if (text[i] >= '0' && text[i] <= '9') {
+            while (i < n && text[i] >= '0' && text[i] <= '9') i++;
+        } else {
+            i++;
+        }
+        str_add(&s, text + from, i - from);
+        const bool integer = i == n || !strchr(".eE", text[i]), whole = from == 0 || !strchr(".eE+", text[from - 1]);
+        if (text[from] != '"' && i - from > 18 && integer && whole) str_puts(&s, ".0");
+    }
+    json_t *j = s.failed ? NULL : json_loadb(s.p, s.n, LOAD_FLAGS, je);
+    str_free(&s);
+    return j;
+}
 
 status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e) {
     json_error_t je;
-    *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
+    *out = json_loadb(text, n, LOAD_FLAGS, &je);
+    if (!*out && json_error_code(&je) == json_error_numeric_overflow) *out = load_long_integers(text, n, &je);
     if (*out) return OK;
     /* when memory runs out in the middle of a value jansson leaves the text empty */
     if (json_error_code(&je) == json_error_out_of_memory || !je.text[0]) return fail(e, ERR_NOMEM, "memory is out");

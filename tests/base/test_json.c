@@ -141,6 +141,25 @@ static void integers(void **state) {
     json_decref(j);
 }
 
+/* Integers that no machine has are numbers nevertheless; what only looks like one is left alone. */
+static void long_integers(void **state) {
+    (void)state;
+    json_t *j = parsed(
+        "{\"most\": 1000000000000000019884624838656, \"less\": -99999999999999999999, \"seven\": 7,"
+        " \"text\": \"1234567890123456789012 \\\" 1234567890123456789012\", \"fraction\": 1.00000000000000000000001,"
+        " \"power\": 12345678901234567890123e2}");
+    assert_true(json_real_value(json_object_get(j, "most")) == 1e30);
+    assert_true(json_real_value(json_object_get(j, "less")) == -1e20);
+    assert_int_equal(json_integer_value(json_object_get(j, "seven")), 7);
+    assert_string_equal(json_string_value(json_object_get(j, "text")),
+                        "1234567890123456789012 \" 1234567890123456789012");
+    assert_true(json_real_value(json_object_get(j, "fraction")) == 1);
+    assert_true(json_real_value(json_object_get(j, "power")) > 1e24);
+    json_decref(j);
+    error e;
+    assert_int_equal(json_parse(&j, "[1e999]", 7, "huge", &e), ERR_FORMAT);
+}
+
 static void other_types(void **state) {
     (void)state;
     json_t *j = parsed("{\"r\": 0.25, \"i\": 3, \"t\": true, \"f\": false, \"s\": \"text\", \"n\": null, \"l\": []}");
@@ -187,8 +206,8 @@ static void not_an_object(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(texts),        cmocka_unit_test(broken_texts),      cmocka_unit_test(a_key_comes_once),
-        cmocka_unit_test(deep_nesting), cmocka_unit_test(files_have_limits), cmocka_unit_test(integers),
-        cmocka_unit_test(other_types),  cmocka_unit_test(not_an_object)};
+        cmocka_unit_test(texts),         cmocka_unit_test(broken_texts),      cmocka_unit_test(a_key_comes_once),
+        cmocka_unit_test(deep_nesting),  cmocka_unit_test(files_have_limits), cmocka_unit_test(integers),
+        cmocka_unit_test(long_integers), cmocka_unit_test(other_types),       cmocka_unit_test(not_an_object)};
     return cmocka_run_group_tests_name("base/json", tests, NULL, NULL);
 }
