@@ -348,10 +348,13 @@ function answerNode(chat, m) {
   return v.node
 }
 
+const numberOf = x => x.toLocaleString('en')
+const speedOf = x => x < 100 ? x.toFixed(1) : numberOf(Math.round(x))
+
 function factsOf(info) {
-  const n = x => x.toLocaleString('en'), list = []
+  const n = numberOf, list = []
   if (info.tokens !== undefined) list.push(`${n(info.tokens)} tokens`)
-  if (info.tokens > 1 && info.last > info.first) list.push(`${((info.tokens - 1) / (info.last - info.first)).toFixed(1)} tokens/s`)
+  if (info.tokens > 1 && info.last > info.first) list.push(`${speedOf((info.tokens - 1) / (info.last - info.first))} tokens/s`)
   if (info.first !== undefined) list.push(`first after ${info.first.toFixed(2)} s`)
   if (info.prompt) list.push(`prompt ${n(info.prompt)}` + (info.cached ? `, ${n(info.cached)} cached` : ''))
   return list.join(' · ')
@@ -385,13 +388,13 @@ function update(m) {
     else if (info.finish === 'length') v.end.append(el('p', {class: 'note'}, 'Cut here: the longest answer is reached.'))
     else if (info.finish !== 'stop') v.end.append(el('p', {class: 'note'}, `Ended: ${info.finish}.`))
     const copyButton = iconButton('Copy', 'copy', () => copy(m.content, copyButton))
-    v.tools.append(copyButton, iconButton('Answer again', 'again', again), el('span', {class: 'facts'}, factsOf(info)))
+    v.tools.append(el('span', {class: 'facts'}, factsOf(info)), copyButton, iconButton('Answer again', 'again', again))
   })
 }
 
 function fit(area) { // as high as its text
   area.style.height = 'auto'
-  area.style.height = area.scrollHeight + 'px'
+  area.style.height = area.scrollHeight + area.offsetHeight - area.clientHeight + 'px'
 }
 
 // ---- settings -------------------------------------------------------------------------------------------------------
@@ -470,7 +473,7 @@ function duration(s) {
 
 
 function drawStatus(s) {
-  const n = x => x.toLocaleString('en'), percent = (a, b) => b ? `${(100 * a / b).toFixed(0)} %` : '–'
+  const n = numberOf, percent = (a, b) => b ? `${(100 * a / b).toFixed(0)} %` : '–'
   const g = s.engine, now = {at: performance.now(), generated: g.generated_tokens, prompt: g.prompt_tokens}
   if (past.length && now.generated < past.at(-1).generated) past.length = 0 // another server
   past.push(now)
@@ -481,7 +484,7 @@ function drawStatus(s) {
   const facts = {
     about: `hadal ${s.version} · running for ${duration(s.uptime_seconds)} · context ${n(g.context)} tokens`,
     running: n(g.running), sequences: `of ${n(g.sequences)} at once`, waiting: n(g.waiting), queue: `of ${n(g.queue)}`,
-    writing: speed[last].toFixed(speed[last] < 100 ? 1 : 0), reading: `written, ${n(Math.round(rate(last, 'prompt')))} read`,
+    writing: speedOf(speed[last]), reading: `written, ${n(Math.round(rate(last, 'prompt')))} read`,
     cache: percent(g.pages_running + g.pages_kept, g.pages_total), pages: `of ${size(g.pages_total)}, pages of ${n(g.page_tokens)} tokens`,
     'bar-run': `answers ${size(g.pages_running)}`, 'bar-kept': `kept for later prompts ${size(g.pages_kept)}`, 'bar-free': `free ${size(free)}`,
   }

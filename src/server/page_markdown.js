@@ -236,6 +236,8 @@ function inline(text, depth = 0) {
 
 // Shows a text in a node. Blocks that did not change keep their nodes: a selection survives, and little is drawn.
 function show(node, text) {
+  if (node.source === text) return
+  node.source = text
   const now = blocksOf(text, 0), old = node.blocks ?? []
   let same = 0
   while (same < now.length && same < old.length && now[same].kind === old[same].kind && now[same].src === old[same].src) same++

@@ -180,7 +180,7 @@ def importing(p, folder, names):
 
     take("saved.json", json.dumps({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "from hadal chat"},
                                                 {"role": "assistant", "content": "yes", "reasoning_content": "hm"}]}))
-    check("import: what hadal chat saved", p.wait("document.querySelectorAll('article').length === 2") and p.js(names)[0] == "from hadal chat")
+    check("import: what hadal chat saved", p.wait("(%s)[0] === 'from hadal chat'" % names) and p.count("article") == 2)
     p.click("#settings")
     check("import: its system prompt", p.js("document.querySelector('#system').value") == "Be brief.")
     p.key("Escape")

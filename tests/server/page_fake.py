@@ -186,6 +186,8 @@ class Fake:
             for i in range(0, len(data), 7):
                 piece = data[i:i + 7]
                 h.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                if data[i + 7:i + 8] and data[i + 7] & 0xC0 == 0x80:  # in a character: let the first half arrive alone
+                    time.sleep(0.1)
             h.wfile.flush()
 
         def chunk(delta, finish=None):
