@@ -39,6 +39,19 @@ static status ask(status s, error *e) {
     return s == ERR_FORMAT ? ERR_ARG : s;
 }
 
+/* Where JSON begins whose keys are watched. In V3.2's calls arguments stand one by one between texts that are no JSON:
+ * there only properties can be keys, but for objects within an argument. */
+static void watch_keys(grammar *g, const answer_format *format, const json_t *spec, const char *type, bool thinking) {
+    const json_t *choice = json_object_get(spec, "choice");
+    const bool tools = !strcmp(type, "tools"), free_start = !choice || !strcmp(json_string_value(choice), "auto");
+    g->watch_keys = !tools || strcmp(answer_format_name(format), "deepseek-v3.2");
+    if (thinking) g->json_behind[0][0] = "</think>";
+    if (tools && free_start) {
+        g->json_behind[1][0] = "<｜tool▁calls▁begin｜>";
+        g->json_behind[1][1] = "<｜tool▁call▁begin｜>";
+    }
+}
+
 static status compile(grammar *g, const answer_format *format, const json_t *spec, error *e) {
     const char *type;
     bool thinking;
@@ -49,6 +62,7 @@ static status compile(grammar *g, const answer_format *format, const json_t *spe
     TRY(rules_open(&g->r, e));
     TRY(compile_type(g, format, spec, type, &start, e));
     if (thinking) TRY(add_thinking(&g->r, &start, e));
+    watch_keys(g, format, spec, type, thinking);
     g->start = rules_rule_of(&g->r, false, start);
     return rules_finish(&g->r, g->bytes, g->start, e);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "text/grammar_inner.h"
+#include "text/grammar_keys.h"
 
 enum {
     MAX_VISITED = 4096, /* configurations, and what leads to them, of one set */
@@ -68,6 +69,9 @@ struct grammar_state {
     int32_t *path; /* of a walk: the place at each depth */
     kept_mask mask[MASKS];
     int next_mask;
+    key_watch keys;
+    int stage; /* of grammar.json_behind: how many of its markers have come */
+    str tail;  /* the answer's text since then */
 };
 
 /* ---- tables ---- */
@@ -330,6 +334,58 @@ static status tidy(grammar_state *s, error *e) {
     return s->failed ? fail(e, ERR_NOMEM, "memory is out") : OK;
 }
 
+/* ---- keys ---- */
+
+/* Whether JSON has begun, whose keys are watched. */
+static bool watching(const grammar_state *s) {
+    return s->g->watch_keys && s->stage == 2;
+}
+
+/* Goes over markers that stand in the text; what is behind the last one is JSON. */
+static void find_json(grammar_state *s) {
+    for (; s->stage < 2; s->stage++) {
+        const char *const *m = s->g->json_behind[s->stage];
+        size_t behind = 0, at;
+        for (int i = 0; i < 2 && m[i]; i++)
+            if (text_find((text){s->tail.p, s->tail.n}, (text){m[i], strlen(m[i])}, 0, &at) &&
+                (!behind || at + strlen(m[i]) < behind))
+                behind = at + strlen(m[i]);
+        if (m[0] && !behind) return;
+        if (behind) memmove(s->tail.p, s->tail.p + behind, s->tail.n -= behind);
+    }
+    if (s->tail.n) keys_read(&s->keys, s->tail.p, s->tail.n);
+    s->tail.n = 0;
+}
+
+/* Reads the token's text along; false: it would repeat a key. */
+static bool watch(grammar_state *s, int32_t id) {
+    enum { TAIL = 4096 }; /* longer than a token and a marker */
+    size_t n;
+    const char *p = tokenizer_bytes(s->g->bytes->t, id, &n);
+    if (!s->g->watch_keys) return true;
+    if (watching(s)) return keys_allow(&s->keys, p, n) && keys_read(&s->keys, p, n);
+    str_add(&s->tail, p, n);
+    find_json(s);
+    if (s->tail.n > 2 * TAIL) {
+        memmove(s->tail.p, s->tail.p + s->tail.n - TAIL, TAIL);
+        s->tail.n = TAIL;
+    }
+    s->failed |= s->tail.failed || s->keys.failed;
+    return true;
+}
+
+/* Takes the tokens that would repeat a key out of the mask. */
+static void forbid_keys(grammar_state *s, uint32_t *mask, int64_t words) {
+    const token_bytes *b = s->g->bytes;
+    for (int32_t i = 0; i < b->n_quoted; i++) {
+        const int32_t id = b->quoted[i];
+        size_t n;
+        if (id / 32 >= words || !(mask[id / 32] >> (id % 32) & 1)) continue;
+        const char *p = tokenizer_bytes(b->t, id, &n);
+        if (!keys_allow(&s->keys, p, n)) mask[id / 32] &= ~(1u << (id % 32));
+    }
+}
+
 /* ---- masks ---- */
 
 static void allow(uint32_t *mask, int32_t id) {
@@ -405,6 +461,7 @@ status grammar_mask(grammar_state *s, const int32_t *eos, int n_eos, uint32_t *m
         if (!bits) return e ? e->code : ERR_NOMEM;
         int64_t n = (s->g->bytes->vocab + 31) / 32;
         memcpy(mask, bits, (size_t)(n < words ? n : words) * sizeof *mask);
+        if (watching(s)) forbid_keys(s, mask, words);
     }
     for (int i = 0; i < n_eos; i++)
         if (eos[i] >= 0 && eos[i] / 32 < words) mask[eos[i] / 32] &= ~(1u << (eos[i] % 32));
@@ -422,7 +479,8 @@ status grammar_take(grammar_state *s, int32_t id, error *e) {
         return OK;
     }
     int32_t to = s->ended || is_eos(s, id) ? NOWHERE : token_step(s, id);
-    if (s->failed) return fail(e, ERR_NOMEM, "memory is out");
+    if (to != NOWHERE && !watch(s, id)) to = NOWHERE;
+    if (s->failed || s->keys.failed) return fail(e, ERR_NOMEM, "memory is out");
     if (to == NOWHERE) return fail(e, ERR_ARG, "token %d may not follow in the grammar of this answer", id);
     s->at = to;
     s->stuck = false;
@@ -457,6 +515,7 @@ static bool begin(grammar_state *s) {
     set_begin(s);
     set_add(s, g->r.rule[g->start].start, 0);
     s->at = set_place(s);
+    find_json(s);
     return !s->failed;
 }
 
@@ -487,5 +546,7 @@ void grammar_end(grammar_state *s) {
     free(s->stamp);
     free(s->set);
     free(s->path);
+    keys_free(&s->keys);
+    str_free(&s->tail);
     free(s);
 }

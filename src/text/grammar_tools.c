@@ -148,7 +148,7 @@ static status read_tool(tools *c, const json_t *list, size_t i, const json_t **o
     const char *name = name_of(*out);
     if (!name) return fail(c->e, ERR_ARG, "a tool should be an object with a \"name\"");
     size_t n = strlen(name);
-    if (n == 0 || n > MAX_NAME || strpbrk(name, "<>\"\n") || name[0] == ' ' || name[n - 1] == ' ')
+    if (n == 0 || n > MAX_NAME || strpbrk(name, "<>\"{}[]\n") || name[0] == ' ' || name[n - 1] == ' ')
         return fail(c->e, ERR_ARG, "\"%.60s\" cannot be the name of a tool", name);
     for (size_t k = 0; k < n; k++)
         if ((unsigned char)name[k] < 0x20) return fail(c->e, ERR_ARG, "\"%.60s\" cannot be the name of a tool", name);

@@ -56,6 +56,7 @@ static void plant(token_bytes *b, const word *words, int32_t *open) {
         if (end->count < UINT16_MAX) end->count++;
         b->ids[i] = w->id;
         b->alone[(uint8_t)w->p[0]] |= w->n == 1;
+        if (memchr(w->p, '"', w->n)) b->quoted[b->n_quoted++] = w->id;
     }
     for (; depth > 0; depth--) b->node[open[depth]].skip = b->n_nodes;
 }
@@ -67,7 +68,8 @@ static status make_tree(token_bytes *b, error *e) {
     b->is_added = calloc(vocab + 1, sizeof *b->is_added);
     b->added = malloc((vocab + 1) * sizeof *b->added);
     b->ids = malloc((vocab + 1) * sizeof *b->ids);
-    if (words && open && b->is_added && b->added && b->ids) {
+    b->quoted = malloc((vocab + 1) * sizeof *b->quoted);
+    if (words && open && b->is_added && b->added && b->ids && b->quoted) {
         sort_out(b, words);
         for (int32_t i = 0; i < b->n_ids; i++) nodes += words[i].n - (i ? shared(words + i - 1, words + i) : 0);
         b->node = nodes < INT32_MAX ? malloc((nodes + 1) * sizeof *b->node) : NULL;
@@ -95,6 +97,7 @@ void token_bytes_close(token_bytes *b) {
     free(b->node);
     free(b->ids);
     free(b->added);
+    free(b->quoted);
     free(b->is_added);
     free(b);
 }

@@ -17,9 +17,10 @@ struct token_bytes {
     int32_t vocab;
     trie_node *node; /* the root is left out: depth 1 is a token's first byte */
     int32_t n_nodes, deepest;
-    int32_t *ids;   /* sorted by their bytes */
-    int32_t *added; /* the added tokens, which are not in the tree */
-    int32_t n_ids, n_added;
+    int32_t *ids;    /* sorted by their bytes */
+    int32_t *added;  /* the added tokens, which are not in the tree */
+    int32_t *quoted; /* those in the tree that hold a quotation mark */
+    int32_t n_ids, n_added, n_quoted;
     bool *is_added;  /* [vocab] */
     bool alone[256]; /* some token is just this byte */
 };

@@ -62,7 +62,7 @@ static void walk(const grammar *g, bool json, uint64_t seed) {
             text[i] = (char)id;
             continue;
         }
-        json_t *j = json ? json_loadb(text, (size_t)i, JSON_DECODE_ANY, NULL) : NULL;
+        json_t *j = json ? json_loadb(text, (size_t)i, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL) : NULL;
         if (json && !j) abort();
         json_decref(j);
         break;

@@ -65,6 +65,8 @@ static void test_masks(void **state) {
                 "{\"type\":\"json_schema\",\"schema\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\","
                 "\"minLength\":2,\"maxLength\":4},\"b\":{\"type\":\"number\",\"maximum\":20}},\"required\":[\"b\"]}}",
                 "plain", "{\"a\":\"ab\",\"b\":12.5}", 0);
+    check_masks(&p, "{\"type\":\"json_object\"}", "plain", "{\"a\":{\"b\":[{\"a\":{}}]},\"b\":\"a\",\"c\":{\"b\":1},\"",
+                20);
     check_masks(&p, "{\"type\":\"json_object\",\"thinking\":true}", "plain", "so </thin</think>\n\n{\"a\":1}", 0);
     check_masks(&p, SPEC("auto", ""), "deepseek-v3.1", "<｜tool▁calls▁be hm <｜tool▁calls▁begin｜>", 30);
     check_masks(&p, SPEC("auto", ""), "deepseek-v3.2", "a <｜DSML｜function_calls>\n", 20);
@@ -164,6 +166,15 @@ static const struct {
 } texts[] = {
     {"{\"type\":\"json_object\"}", "plain", "{\"a\":[{}, null], \"é\":\"\\ud83d\\ude00\"}", true},
     {"{\"type\":\"json_object\"}", "plain", "[1]", false},
+    {"{\"type\":\"json_object\"}", "plain", "{\"\":{\"a\":1,\"b\":[{\"a\":1}]},\"a\":1}", true},
+    {"{\"type\":\"json_object\"}", "plain", "{\"a\":{},\"a\":1}", false},
+    {"{\"type\":\"json_object\"}", "plain", "{\"\":1,\"\":1}", false},
+    {"{\"type\":\"json_object\",\"thinking\":true}", "plain", "{\"a\":1,\"a\":1}</think>{\"a\":1,\"b\":1}", true},
+    {"{\"type\":\"json_object\",\"thinking\":true}", "plain", "hm</think>{\"a\":1,\"a\":1}", false},
+    {"{\"type\":\"tools\",\"tools\":[{\"name\":\"f\"}]}", "deepseek-v3.1",
+     "\"{\"" BEGIN V31("f", "{\"a\":1,\"b\":1}") END, true},
+    {"{\"type\":\"tools\",\"tools\":[{\"name\":\"f\"}]}", "deepseek-v3.1",
+     "\"{\"" BEGIN V31("f", "{\"a\":1,\"a\":1}") END, false},
     {"{\"type\":\"json_object\"}", "plain", "{\"a\":1} ", false},
     {"{\"type\":\"json_object\"}", "plain", "{\"a\":1,   \"b\":2}", false},
     {"{\"type\":\"json_object\"}", "plain", "{\n\n}", false},
