@@ -16,8 +16,8 @@
 enum {
     FIRST_ID = 16, /* below are special tokens, in the vocabularies of DeepSeek's and of most others */
     MOST_IDS = 240,
-    FEW_IDS = 48, /* of a model that is not known */
-    SMALL_CONTEXT = 256,
+    FEW_IDS = 48,        /* of a model that is not known */
+    SMALL_CONTEXT = 256, /* of a server that does not tell */
     LONG_PROMPT = 2048,
     NEW_TOKENS = 32 /* that the second turn adds */
 };
@@ -312,11 +312,10 @@ static int start_server(bench *b) {
     snprintf(b->peer.port, sizeof b->peer.port, "%d", server_port(b->server));
     const int vocab = hadal_model_vocab(b->own) - FIRST_ID;
     b->ids = vocab < MOST_IDS ? vocab : MOST_IDS;
-    b->context = hadal_model_max_context(b->own);
     return b->ids > 0 ? EXIT_FINE : wrong("%s: a vocabulary of %d is too small", b->o->target, vocab + FIRST_ID);
 }
 
-/* The name of the first model, as JSON. */
+/* The name of the first model, as JSON, and its context. */
 static int find_model(bench *b) {
     error e;
     http_reply r;
@@ -325,7 +324,10 @@ static int find_model(bench *b) {
     if (s == OK) s = http_take_apart(&r, &e);
     if (s == OK && r.status != 200) s = bad_answer(&e, &r);
     if (s == OK) s = json_parse(&list, r.body.p ? r.body.p : "", r.body.n, "/v1/models", &e);
-    char *id = json_dumps(json_object_get(json_array_get(json_object_get(list, "data"), 0), "id"), JSON_ENCODE_ANY);
+    const json_t *first = json_array_get(json_object_get(list, "data"), 0);
+    char *id = json_dumps(json_object_get(first, "id"), JSON_ENCODE_ANY);
+    const int64_t context = member(first, "max_model_len");
+    b->context = context > 0 && context < INT32_MAX ? (int)context : SMALL_CONTEXT;
     if (s == OK && !id) s = bad_answer(&e, &r);
     if (id) str_puts(&b->model, id);
     free(id);
@@ -352,7 +354,7 @@ static int measure(bench *b, json_t *levels, json_t *turns) {
 }
 
 int bench_serve(const serve_load *o, json_t **out) {
-    bench b = {.o = o, .ids = FEW_IDS, .context = SMALL_CONTEXT};
+    bench b = {.o = o, .ids = FEW_IDS};
     json_t *levels = json_array(), *turns = json_array();
     int code = measure(&b, levels, turns);
     server_close(b.server);
