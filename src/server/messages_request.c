@@ -28,19 +28,20 @@ static void refuse(translation *t, const char *type) {
 static void add_list(translation *t, const json_t *list, bool of_tool, str *out);
 
 /* Documents and search results are read when they are text. */
-static void add_document(translation *t, const json_t *block, str *out) {
+static void add_document(translation *t, const json_t *block, bool of_tool, str *out) {
     const json_t *source = json_object_get(block, "source");
     const json_t *title = translation_may(t, block, "title", JSON_STRING);
     if (title) add_text(t, block, "title", out);
     if (json_is_array(json_object_get(block, "content"))) {
-        add_list(t, json_object_get(block, "content"), false, out);
+        add_list(t, json_object_get(block, "content"), of_tool, out);
         return;
     }
     size_t outer = translation_enter(t, ".source");
     if (!strcmp(type_of(source), "text")) add_text(t, source, "data", out);
     else if (!strcmp(type_of(source), "content") && json_is_string(json_object_get(source, "content")))
         add_text(t, source, "content", out);
-    else if (!strcmp(type_of(source), "content")) add_list(t, json_object_get(source, "content"), false, out);
+    else if (!strcmp(type_of(source), "content")) add_list(t, json_object_get(source, "content"), of_tool, out);
+    else if (of_tool) str_puts(out, "[a document, which this model cannot read]");
     else refuse(t, type_of(source));
     translation_leave(t, outer);
 }
@@ -53,12 +54,12 @@ static void add_change(const json_t *block, str *out) {
              gone ? "no longer" : "now");
 }
 
-/* An image that a tool has brought must not end the conversation, of which it remains a part. */
+/* An image or document that a tool has brought must not end the conversation, of which it remains a part. */
 static void add_block(translation *t, const json_t *block, bool of_tool, str *out) {
     const char *type = type_of(block);
     if (!json_is_object(block)) translation_fault(t, 400, NULL, "should be a content block, an object");
     else if (!strcmp(type, "text")) add_text(t, block, "text", out);
-    else if (!strcmp(type, "document") || !strcmp(type, "search_result")) add_document(t, block, out);
+    else if (!strcmp(type, "document") || !strcmp(type, "search_result")) add_document(t, block, of_tool, out);
     else if (of_tool && !strcmp(type, "image")) str_puts(out, "[an image, which this model cannot see]");
     else if (messages_changed_tool(block, NULL)) add_change(block, out);
     else refuse(t, type);

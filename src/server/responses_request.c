@@ -17,8 +17,9 @@ static bool among(const char *s, const char *const *list) {
     return false;
 }
 
-/* A string, or a list of parts that are text. */
-static void add_parts(translation *t, const json_t *o, const char *key, str *out) {
+/* A string, or a list of parts that are text. What a tool has brought must not end the conversation, of which it
+ * remains a part: there other parts are named. */
+static void add_parts(translation *t, const json_t *o, const char *key, bool of_tool, str *out) {
     static const char *const texts[] = {"input_text", "output_text", "text", "reasoning_text", "summary_text", NULL};
     const json_t *v = json_object_get(o, key), *part;
     size_t i;
@@ -27,10 +28,12 @@ static void add_parts(translation *t, const json_t *o, const char *key, str *out
     json_array_foreach(v, i, part) {
         size_t outer = translation_enter(t, ".%s[%zu]", key, i);
         const char *type = word(part, "type"), *text = !strcmp(type, "refusal") ? "refusal" : "text";
+        const bool other = strcmp(type, "refusal") && !among(type, texts);
         if (!json_is_object(part)) translation_fault(t, 400, NULL, "should be an object");
-        else if (strcmp(type, "refusal") && !among(type, texts))
+        else if (other && of_tool) str_addf(out, "[%.40s, which this model cannot read]", type);
+        else if (other)
             translation_fault(t, 400, "type", "\"%.40s\" cannot be read by this model, which reads text only", type);
-        const json_t *s = t->status ? NULL : translation_need(t, part, text, JSON_STRING);
+        const json_t *s = t->status || other ? NULL : translation_need(t, part, text, JSON_STRING);
         if (s) str_add(out, json_string_value(s), json_string_length(s));
         translation_leave(t, outer);
     }
@@ -41,7 +44,7 @@ static void add_parts(translation *t, const json_t *o, const char *key, str *out
 static void read_message(translation *t, const json_t *item) {
     const char *role = word(item, "role");
     str text = {0};
-    add_parts(t, item, "content", &text);
+    add_parts(t, item, "content", false, &text);
     if (!strcmp(role, "user")) role = "user";
     else if (!strcmp(role, "assistant")) role = "assistant";
     else if (!strcmp(role, "system") || !strcmp(role, "developer")) role = "system";
@@ -53,9 +56,10 @@ static void read_message(translation *t, const json_t *item) {
 /* What it says first of content, encrypted_content (which here is the text itself) and summary. */
 static void read_reasoning(translation *t, const json_t *item) {
     str text = {0};
-    if (json_array_size(json_object_get(item, "content"))) add_parts(t, item, "content", &text);
-    else if (json_is_string(json_object_get(item, "encrypted_content"))) add_parts(t, item, "encrypted_content", &text);
-    else if (json_array_size(json_object_get(item, "summary"))) add_parts(t, item, "summary", &text);
+    if (json_array_size(json_object_get(item, "content"))) add_parts(t, item, "content", false, &text);
+    else if (json_is_string(json_object_get(item, "encrypted_content")))
+        add_parts(t, item, "encrypted_content", false, &text);
+    else if (json_array_size(json_object_get(item, "summary"))) add_parts(t, item, "summary", false, &text);
     if (!t->status && text.n) translation_reasoning(t, text.p, text.n);
     str_free(&text);
 }
@@ -87,7 +91,7 @@ static void read_call(translation *t, const json_t *item, bool custom) {
 static void read_output(translation *t, const json_t *item) {
     const json_t *id = translation_need(t, item, "call_id", JSON_STRING);
     str text = {0};
-    add_parts(t, item, "output", &text);
+    add_parts(t, item, "output", true, &text);
     if (!t->status) translation_result(t, id, &text);
     str_free(&text);
 }

@@ -35,14 +35,16 @@ static const struct {
      "{'type': 'tool_use', 'id': 'call_2', 'name': 'cat', 'input': {}}]}, {'role': 'user', 'content': ["
      "{'type': 'tool_result', 'tool_use_id': 'call_1', 'content': 'x.c'},"
      "{'type': 'tool_result', 'tool_use_id': 'call_2', 'is_error': true, 'content': [{'type': 'text', 'text': 'no'},"
-     "{'type': 'image', 'source': {}}]}, {'type': 'text', 'text': 'go on'}]}]",
+     "{'type': 'image', 'source': {}}, {'type': 'document', 'source': {'type': 'base64'}}]},"
+     "{'type': 'text', 'text': 'go on'}]}]",
      "'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'Looking.',"
      "'reasoning_content': 'hm', 'tool_calls': ["
      "{'id': 'call_1', 'type': 'function', 'function': {'name': 'ls', 'arguments': '{\\\"path\\\": \\\".\\\", "
      "\\\"n\\\": "
      "1}'}}, {'id': 'call_2', 'type': 'function', 'function': {'name': 'cat', 'arguments': '{}'}}]},"
      "{'role': 'tool', 'tool_call_id': 'call_1', 'content': 'x.c'}, {'role': 'tool', 'tool_call_id': 'call_2',"
-     "'content': 'Error:\\nno[an image, which this model cannot see]'}, {'role': 'user', 'content': 'go on'}]"},
+     "'content': 'Error:\\nno[an image, which this model cannot see][a document, which this model cannot read]'}, "
+     "{'role': 'user', 'content': 'go on'}]"},
     {"'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': [{'type': 'tool_use', 'id': 'i',"
      "'name': 'f', 'input': {'INVALID_JSON': '{1'}}]}]",
      "'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': null, 'tool_calls': [{'id': 'i',"

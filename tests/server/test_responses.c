@@ -42,11 +42,13 @@ static const struct {
      "[{'type': 'output_text', 'text': 'Look.', 'annotations': []}]}, {'type': 'function_call', 'call_id': 'call_1',"
      "'name': 'ls', 'arguments': '{}', 'id': 'fc_1'}, {'type': 'function_call', 'call_id': 'call_2', 'name': 'cat',"
      "'arguments': '{1'}, {'type': 'function_call_output', 'call_id': 'call_1', 'output': 'x.c'},"
-     "{'type': 'function_call_output', 'call_id': 'call_2', 'output': [{'type': 'input_text', 'text': 'no'}]}]",
+     "{'type': 'function_call_output', 'call_id': 'call_2', 'output': [{'type': 'input_text', 'text': 'no'},"
+     "{'type': 'input_image', 'image_url': 'x'}]}]",
      "'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'Look.', 'reasoning_content':"
      "'hm', 'tool_calls': [{'id': 'call_1', 'type': 'function', 'function': {'name': 'ls', 'arguments': '{}'}}, {'id':"
      "'call_2', 'type': 'function', 'function': {'name': 'cat', 'arguments': '{1'}}]}, {'role': 'tool',"
-     "'tool_call_id': 'call_1', 'content': 'x.c'}, {'role': 'tool', 'tool_call_id': 'call_2', 'content': 'no'}]"},
+     "'tool_call_id': 'call_1', 'content': 'x.c'}, {'role': 'tool', 'tool_call_id': 'call_2', 'content':"
+     "'no[input_image, which this model cannot read]'}]"},
     {"'input': [{'type': 'reasoning', 'summary': [{'type': 'summary_text', 'text': 's'}], 'encrypted_content': 'hm'},"
      "{'role': 'assistant', 'content': [{'type': 'refusal', 'refusal': 'No.'}]}, {'role': 'user', 'content': 'a'}]",
      "'messages': [{'role': 'assistant', 'content': 'No.', 'reasoning_content': 'hm'}, {'role': 'user', 'content':"
