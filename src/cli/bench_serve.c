@@ -3,7 +3,7 @@
  * looked at when the clock has stopped. */
 #include "cli/bench_serve.h"
 
-#include <pthread.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,9 +70,15 @@ static void make_body(const bench *b, str *out, const piece *pieces, int n, bool
     str_puts(out, "}");
 }
 
-static void ask(const bench *b, answer *a) {
+static bool begin(const bench *b, answer *a) {
     a->good = str_check(&a->body, &a->e) == OK &&
-              http_fetch(&a->reply, &b->peer, "POST", "/v1/completions", &a->body, &a->e) == OK;
+              http_begin(&a->reply, &b->peer, "POST", "/v1/completions", &a->body, &a->e) == OK;
+    return a->good;
+}
+
+static void ask(const bench *b, answer *a) {
+    if (!begin(b, a)) return;
+    while (a->good && a->reply.open) a->good = http_receive(&a->reply, &a->e) == OK;
 }
 
 static void answer_clear(answer *a) {
@@ -171,16 +177,34 @@ static status count_answer(tally *t, answer *a) {
  */
 
 typedef struct client {
-    const bench *b;
-    answer *answers;
-    int n;
-    pthread_t thread;
+    answer *now, *end; /* of its answers */
 } client;
 
-static void *client_main(void *arg) {
-    client *c = arg;
-    for (int i = 0; i < c->n && !term_interrupts; i++) ask(c->b, &c->answers[i]);
-    return NULL;
+/* Sends the next request that can be sent; polls -1 when there is none. */
+static void go_on(const bench *b, client *c, struct pollfd *p) {
+    while (c->now < c->end && !begin(b, c->now)) c->now++;
+    *p = (struct pollfd){.fd = c->now < c->end ? c->now->reply.fd : -1, .events = POLLIN};
+}
+
+static void take_in(const bench *b, client *c, struct pollfd *p) {
+    answer *a = c->now;
+    if (http_receive(&a->reply, &a->e) != OK) a->good = false;
+    if (a->reply.open) return;
+    c->now++;
+    go_on(b, c, p);
+}
+
+/* All clients on one thread, so that the server has the other processors. */
+static void run_clients(const bench *b, client *c, struct pollfd *polls, int clients) {
+    for (int i = 0; i < clients; i++) go_on(b, &c[i], &polls[i]);
+    for (int left = 1; left && !term_interrupts;) {
+        if (poll(polls, (nfds_t)clients, -1) < 0) continue; /* Ctrl-C */
+        left = 0;
+        for (int i = 0; i < clients; i++) {
+            if (polls[i].fd >= 0 && polls[i].revents) take_in(b, &c[i], &polls[i]);
+            left += polls[i].fd >= 0;
+        }
+    }
 }
 
 static int by_value(const void *a, const void *b) {
@@ -218,30 +242,25 @@ static json_t *level_of(answer *answers, int n, int clients, double took) {
     return o;
 }
 
-static int run_clients(client *c, int clients) { /* gives how many could be started */
-    int started = 0;
-    while (started < clients && pthread_create(&c[started].thread, NULL, client_main, &c[started]) == 0) started++;
-    for (int i = 0; i < started; i++) pthread_join(c[i].thread, NULL);
-    return started;
-}
-
 static int measure_level(bench *b, int clients, json_t **out) {
     const int n = clients * b->o->requests;
     answer *answers = calloc((size_t)n, sizeof *answers);
     client *c = calloc((size_t)clients, sizeof *c);
-    int code = answers && c ? EXIT_FINE : no_memory();
+    struct pollfd *polls = calloc((size_t)clients, sizeof *polls);
+    int code = answers && c && polls ? EXIT_FINE : no_memory();
     for (int i = 0; i < n && !code; i++)
         make_body(b, &answers[i].body, &(piece){b->conversations++, b->o->prompt}, 1, false);
-    for (int i = 0; i < clients && !code; i++)
-        c[i] = (client){.b = b, .answers = answers + (ptrdiff_t)i * b->o->requests, .n = b->o->requests};
     if (!code) {
+        for (int i = 0; i < clients; i++)
+            c[i] = (client){answers + (ptrdiff_t)i * b->o->requests, answers + (ptrdiff_t)(i + 1) * b->o->requests};
         double start = clock_seconds();
-        if (run_clients(c, clients) < clients) code = wrong("cannot start %d threads", clients);
-        else *out = level_of(answers, n, clients, clock_seconds() - start);
+        run_clients(b, c, polls, clients);
+        *out = level_of(answers, n, clients, clock_seconds() - start);
     }
     for (int i = 0; i < n && answers; i++) answer_clear(&answers[i]);
     free(answers);
     free(c);
+    free(polls);
     return code;
 }
 

@@ -8,11 +8,10 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 #include "base/clock.h"
 
-enum { SILENCE = 600 /* seconds after which a server counts as dead */, MOST = 1 << 28 };
+enum { MOST = 1 << 28 /* bytes of an answer */ };
 
 bool http_peer_of(http_peer *out, const char *url) {
     static const char scheme[] = "http://";
@@ -36,8 +35,7 @@ bool http_peer_of(http_peer *out, const char *url) {
 
 static status network_error(error *e, const http_peer *to, const char *what) {
     int code = errno;
-    return fail(e, ERR_IO, "http://%s:%s: %s: %s", to->host, to->port, what,
-                code == EAGAIN ? "no answer for ten minutes" : strerror(code));
+    return fail(e, ERR_IO, "http://%s:%s: %s: %s", to->host, to->port, what, strerror(code));
 }
 
 static status connect_to(int *fd, const http_peer *to, error *e) {
@@ -55,8 +53,6 @@ static status connect_to(int *fd, const http_peer *to, error *e) {
     }
     freeaddrinfo(all);
     if (*fd < 0) return network_error(e, to, "cannot connect");
-    const struct timeval silence = {.tv_sec = SILENCE};
-    setsockopt(*fd, SOL_SOCKET, SO_RCVTIMEO, &silence, sizeof silence);
     setsockopt(*fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     return OK;
 }
@@ -70,6 +66,9 @@ static status send_all(int fd, const http_peer *to, const str *s, error *e) {
     return OK;
 }
 
+/* --- an answer as it comes -----------------------------------------------------------------------------------------
+ */
+
 static bool add_mark(http_reply *r, http_mark m) {
     if ((r->n_marks & (r->n_marks - 1)) == 0) { /* at 0, 1, 2, 4, .. */
         http_mark *more = realloc(r->marks, (r->n_marks ? 2 * r->n_marks : 1) * sizeof *more);
@@ -80,22 +79,27 @@ static bool add_mark(http_reply *r, http_mark m) {
     return true;
 }
 
-static status receive_all(http_reply *r, int fd, const http_peer *to, error *e) {
-    char block[1 << 14];
-    for (;;) {
-        ssize_t n = recv(fd, block, sizeof block, 0);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return network_error(e, to, "the answer broke off");
-        if (n == 0) return str_check(&r->body, e);
-        str_add(&r->body, block, (size_t)n);
-        if (r->body.n > MOST) return fail(e, ERR_FORMAT, "http://%s:%s: the answer never ends", to->host, to->port);
-        if (!add_mark(r, (http_mark){r->body.n, clock_seconds()})) return fail(e, ERR_NOMEM, "memory is out");
-    }
+static status end(http_reply *r, status s) {
+    close(r->fd);
+    r->open = false;
+    r->ended = clock_seconds();
+    return s;
 }
 
-status http_fetch(http_reply *out, const http_peer *to, const char *method, const char *path, const str *body,
+status http_receive(http_reply *r, error *e) {
+    char block[1 << 14];
+    ssize_t n = recv(r->fd, block, sizeof block, 0);
+    if (n < 0 && errno == EINTR) return OK;
+    if (n < 0) return end(r, fail(e, ERR_IO, "the answer broke off: %s", strerror(errno)));
+    if (n == 0) return end(r, str_check(&r->body, e));
+    str_add(&r->body, block, (size_t)n);
+    if (r->body.n > MOST) return end(r, fail(e, ERR_FORMAT, "the answer never ends"));
+    if (!add_mark(r, (http_mark){r->body.n, clock_seconds()})) return end(r, fail(e, ERR_NOMEM, "memory is out"));
+    return OK;
+}
+
+status http_begin(http_reply *out, const http_peer *to, const char *method, const char *path, const str *body,
                   error *e) {
-    int fd = -1;
     str s = {0};
     *out = (http_reply){0};
     str_addf(&s, "%s %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n", method, path, to->host, to->port);
@@ -104,18 +108,22 @@ status http_fetch(http_reply *out, const http_peer *to, const char *method, cons
     str_puts(&s, "\r\n");
     if (body) str_add(&s, body->p, body->n);
     status st = str_check(&s, e);
+    out->begun = clock_seconds();
+    if (st == OK) st = connect_to(&out->fd, to, e);
     if (st == OK) {
-        out->begun = clock_seconds();
-        st = connect_to(&fd, to, e);
-        if (st == OK) {
-            st = send_all(fd, to, &s, e);
-            if (st == OK) st = receive_all(out, fd, to, e);
-            close(fd);
-        }
-        out->ended = clock_seconds();
+        out->open = true;
+        st = send_all(out->fd, to, &s, e);
+        if (st != OK) end(out, st);
     }
     str_free(&s);
     return st;
+}
+
+status http_fetch(http_reply *out, const http_peer *to, const char *method, const char *path, const str *body,
+                  error *e) {
+    TRY(http_begin(out, to, method, path, body, e));
+    while (out->open) TRY(http_receive(out, e));
+    return OK;
 }
 
 /* --- taking an answer apart --------------------------------------------------------------------------------------- */
@@ -184,6 +192,7 @@ double http_time_of(const http_reply *r, size_t at) {
 }
 
 void http_reply_clear(http_reply *r) {
+    if (r->open) close(r->fd);
     str_free(&r->body);
     free(r->marks);
     *r = (http_reply){0};

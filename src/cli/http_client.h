@@ -1,5 +1,5 @@
-/* The least of HTTP/1.1 that measuring a server takes: one request a connection, the answer as it came, and when each
- * byte of it did. RFC 9112. */
+/* The least of HTTP/1.1 (RFC 9112) that measuring a server takes: one request a connection, the answer as it came, and
+ * when each byte of it did. */
 #ifndef HADAL_CLI_HTTP_CLIENT_H
 #define HADAL_CLI_HTTP_CLIENT_H
 
@@ -19,6 +19,8 @@ typedef struct http_mark {
 } http_mark;
 
 typedef struct http_reply {
+    int fd;
+    bool open; /* fd is: more may come */
     int status;
     str body;
     http_mark *marks; /* of the body, once it is taken apart */
@@ -26,10 +28,13 @@ typedef struct http_reply {
     double begun, ended; /* clock_seconds() */
 } http_reply;
 
-/* Sends a request and waits for the whole answer, which is only stored: measuring costs the machine as little as it
- * can. body NULL: none. http_take_apart then makes status and body of it. */
-status http_fetch(http_reply *out, const http_peer *to, const char *method, const char *path, const str *body,
+/* Sends a request; body NULL: none. Its answer is then taken in as it comes, until `open` is false, and only stored:
+ * measuring costs the machine as little as it can. http_take_apart makes status and body of it. */
+status http_begin(http_reply *out, const http_peer *to, const char *method, const char *path, const str *body,
                   error *e);
+status http_receive(http_reply *r, error *e); /* what has come; waits when nothing has */
+status http_fetch(http_reply *out, const http_peer *to, const char *method, const char *path, const str *body,
+                  error *e); /* all at once */
 status http_take_apart(http_reply *r, error *e);
 double http_time_of(const http_reply *r, size_t at); /* when byte number `at` of the body had come */
 void http_reply_clear(http_reply *r);
