@@ -284,16 +284,11 @@ static void models(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),
-        cmocka_unit_test(without_a_word_of_the_checkpoint_answers_are_drawn),
-        cmocka_unit_test(each_is_read),
-        cmocka_unit_test(each_of_completions_is_read),
-        cmocka_unit_test(wrong_types),
-        cmocka_unit_test(a_stop_text_has_no_zero_byte),
-        cmocka_unit_test(out_of_range),
-        cmocka_unit_test(bias_keys),
-        cmocka_unit_test(too_many_biases),
-        cmocka_unit_test(tiny_values_are_not_zero),
+        cmocka_unit_test(defaults),        cmocka_unit_test(without_a_word_of_the_checkpoint_answers_are_drawn),
+        cmocka_unit_test(each_is_read),    cmocka_unit_test(each_of_completions_is_read),
+        cmocka_unit_test(wrong_types),     cmocka_unit_test(a_stop_text_has_no_zero_byte),
+        cmocka_unit_test(out_of_range),    cmocka_unit_test(bias_keys),
+        cmocka_unit_test(too_many_biases), cmocka_unit_test(tiny_values_are_not_zero),
         cmocka_unit_test(models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
