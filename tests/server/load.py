@@ -439,6 +439,12 @@ def alike(program, _seconds):
         check("alike: there was so little memory that answers were put back", lambda: metric(s, "preemptions") > 0)
         check("alike: the same texts with little memory", crowd + results == alone * 5, alone, crowd, results)
         check("alike: and right answers", not load.wrong, load.wrong[:5])
+    with serve(program, "--drafts", "2") as s:
+        load = Load(s, 8, [completion, completion_stream], seed=6)
+        crowd = all_of(s)
+        load.stop()
+        check("alike: the same greedy texts with drafts", crowd[:3] == alone[:3], alone, crowd)
+        check("alike: of which some were right", lambda: metric(s, "drafts_accepted") > 0)
 
 
 def drain(program, _seconds):
