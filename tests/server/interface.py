@@ -641,6 +641,31 @@ def crowded(program, model):
         check("crowd: afterwards all is well", s.post(CHAT, chat()).status == 200)
 
 
+def reasoner(program):
+    """The trained model: it reasons by itself, and its prompts are short enough to be read."""
+    with Server(program, "models/tiny") as s:
+        body = {"messages": [{"role": "user", "content": "c7+8-3+5-9"}], "temperature": 0, "max_tokens": 200}
+        r = s.post(CHAT, body)
+        m = message(r)
+        check("reasoner: reasoning and answer apart", lambda: re.fullmatch("<answer>-?[0-9]+</answer>", m["content"]) and
+              m["reasoning_content"] and "think>" not in json.dumps(m), r)
+        check("reasoner: reasoning is counted, <think> and </think> with it", lambda: r.json["usage"][
+            "completion_tokens_details"]["reasoning_tokens"] == len(m["reasoning_content"]) + 2, r)
+        check("reasoner: it ends by itself", r.json["choices"][0]["finish_reason"] == "stop", r)
+        events = s.stream(CHAT, dict(body, stream=True)).events()
+        check("reasoner: streamed the same", (joined(events, "reasoning_content"), joined(events)) ==
+              (m["reasoning_content"], m["content"]), events)
+        order = [k for d in deltas(events)[1:] for k in d]
+        check("reasoner: first the reasoning, then the answer", order == sorted(order, reverse=True), order)
+        lp = s.post(CHAT, dict(body, logprobs=True)).json["choices"][0]["logprobs"]["content"]
+        check("reasoner: logprobs are of the answer", "".join(t["token"] for t in lp) == m["content"], lp)
+        cut = s.post(CHAT, dict(body, max_tokens=5))
+        check("reasoner: cut while it reasons", message(cut)["content"] is None and
+              cut.json["usage"]["completion_tokens_details"]["reasoning_tokens"] == 5, cut)
+        nothing = s.post(CHAT, dict(body, messages=[{"role": "user", "content": "Ünknown 漢"}]))
+        check("reasoner: characters that the vocabulary has not", nothing.status == 400 or nothing.status == 200, nothing)
+
+
 class Golden:
     """What transformers computed for a checkpoint: lists of numbers by name."""
 
@@ -698,6 +723,7 @@ def main():
         check("the server ends in peace", s.stop() == 0, s.lines[-3:])
     crowded(program, MODEL)
     transformers(program)
+    reasoner(program)
     with Folder() as f:
         model = f.model("tools", tokenizer=add_middle,
                         tokenizer_config=lambda c: c.update(chat_template=TOOL_TEMPLATE))
