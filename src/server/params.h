@@ -28,7 +28,8 @@ typedef struct params_limits {
     hadal_sampling defaults; /* of the checkpoint */
 } params_limits;
 
-/* Texts are borrowed from the body. */
+/* Texts are borrowed from the body. What it does not say is the checkpoint's (generation_config.json); where that has
+ * no temperature, it is the OpenAI API's 1, and so are the 16 tokens of a completion. */
 typedef struct params {
     hadal_sampling sampling; /* its stop points to `stop` */
     const char *stop[MAX_STOPS];
