@@ -267,10 +267,11 @@ static status write(const dfa *d, spelling how, int32_t min, int32_t max, int32_
     return ready ? OK : fail(d->c->e, ERR_NOMEM, "memory is out");
 }
 
-status pattern_rules(const schema_compiler *c, const nfa *a, spelling how, int32_t min, int32_t max, int32_t end,
+status pattern_rules(schema_compiler *c, const nfa *a, spelling how, int32_t min, int32_t max, int32_t end,
                      int32_t *start) {
     dfa d;
     status s = open_dfa(&d, c, a);
+    if (s == OK) s = schema_spend(c, (size_t)d.work);
     if (s == OK) s = write(&d, how, min, max, end, start);
     close_dfa(&d);
     return s;

@@ -60,7 +60,7 @@ status schema_types(const schema_compiler *c, const json_t *s, int *types);
 status schema_allows(const schema_compiler *c, const json_t *s, int types, const json_t *value, bool *yes);
 
 /* Strings and numbers by their keywords; the start of rules that end in RETURN. */
-status schema_string(const schema_compiler *c, const json_t *s, spelling how, int32_t *start);
+status schema_string(schema_compiler *c, const json_t *s, spelling how, int32_t *start);
 status schema_number(const schema_compiler *c, const json_t *s, bool integer, int32_t *start);
 
 #endif

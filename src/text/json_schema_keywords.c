@@ -352,7 +352,7 @@ static status resolve(schema_compiler *c, const json_t *s, const json_t **out) {
 status schema_merge(schema_compiler *c, const json_t *a, const json_t *b, const json_t **out) {
     json_t *sum = NULL;
     if (c->depth == MAX_DEPTH) return schema_fail(c, ERR_ARG, "schemas joined deeper than %d", MAX_DEPTH);
-    TRY(schema_spend(c, 16 * (json_object_size(a) + json_object_size(b) + 1)));
+    TRY(schema_spend(c, 128 * (json_object_size(a) + json_object_size(b) + 1)));
     c->depth++;
     status s = resolve(c, a, &a);
     if (s == OK) s = resolve(c, b, &b);

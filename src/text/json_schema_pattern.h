@@ -28,7 +28,7 @@ status pattern_parse(const schema_compiler *c, const char *pattern, size_t n, nf
 void pattern_free(nfa *a);
 
 /* The rules of all texts of min..max characters in which the expression is found; they go on with `end`. */
-status pattern_rules(const schema_compiler *c, const nfa *a, spelling how, int32_t min, int32_t max, int32_t end,
+status pattern_rules(schema_compiler *c, const nfa *a, spelling how, int32_t min, int32_t max, int32_t end,
                      int32_t *start);
 
 #endif

@@ -35,7 +35,7 @@ static status find_pattern(const schema_compiler *c, const json_t *s, const char
     return OK;
 }
 
-status schema_string(const schema_compiler *c, const json_t *s, spelling how, int32_t *start) {
+status schema_string(schema_compiler *c, const json_t *s, spelling how, int32_t *start) {
     rules *r = c->t->r;
     const char *pattern;
     size_t n;
