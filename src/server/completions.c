@@ -8,6 +8,8 @@
 #include "server/logprobs.h"
 #include "server/prompts.h"
 
+enum { MOST_LOGPROBS = 1 << 22 }; /* of the prompts, in one reply: about 130 MB of text */
+
 typedef struct choice {
     str text;
     size_t fed; /* bytes of the answer in it */
@@ -15,7 +17,13 @@ typedef struct choice {
     token_lists lists;
     json_t *ids; /* list */
     const char *finish;
+    char *reply; /* a whole answer: JSON, made as soon as it is done, so that no step waits for all of them */
 } choice;
+
+typedef struct echo {
+    token_lists lists; /* of a prompt */
+    int left;          /* answers that still need them */
+} echo;
 
 typedef struct completion {
     server *s;
@@ -23,8 +31,8 @@ typedef struct completion {
     json_t *body;
     params p; /* borrows from body */
     prompts prompts;
-    token_lists *prompt_lists; /* [prompts.n] logprobs of the prompts for an echo */
-    choice *choices;           /* [prompts.n * p.samples] */
+    echo *echoes;    /* [prompts.n] */
+    choice *choices; /* [prompts.n * p.samples] */
     job *job;
     int64_t created;
 } completion;
@@ -52,7 +60,9 @@ static json_t *choice_json(completion *c, int k) {
         json_object_set_new(j, "token_ids", h->ids ? h->ids : json_array());
         h->ids = NULL;
     }
-    return h->text.failed ? NULL : j;
+    if (!h->text.failed) return j;
+    json_decref(j);
+    return NULL;
 }
 
 static void send_chunk(completion *c, json_t *choices, json_t *usage) {
@@ -77,7 +87,7 @@ static void on_begin(void *arg, job *own) {
 
 static void on_prompt(void *arg, int request, const hadal_token *t) {
     completion *c = arg;
-    token_lists_add(&c->prompt_lists[request], server_tokenizer(c->s), t->id, t);
+    token_lists_add(&c->echoes[request].lists, server_tokenizer(c->s), t->id, t);
 }
 
 /* The prompt comes first where it is echoed: all of its probabilities are known when the first token is. */
@@ -87,7 +97,7 @@ static void begin_choice(completion *c, int k) {
     if (h->begun || !c->p.echo) return;
     h->begun = true;
     str_add(&h->text, p->echo, p->echo_n);
-    if (c->p.sampling.logprobs) token_lists_copy(&h->lists, &c->prompt_lists[k / c->p.samples]);
+    if (c->p.sampling.logprobs) token_lists_copy(&h->lists, &c->echoes[k / c->p.samples].lists);
 }
 
 static void add_text(choice *h, const char *text, size_t n) {
@@ -111,28 +121,60 @@ static void on_token(void *arg, int k, const hadal_token *t) {
 static void on_done(void *arg, int k, const hadal_result *r) {
     completion *c = arg;
     choice *h = &c->choices[k];
+    echo *e = &c->echoes[k / c->p.samples];
     begin_choice(c, k);
+    if (--e->left == 0) token_lists_free(&e->lists);
     if (r->n > h->fed) add_text(h, r->text + h->fed, r->n - h->fed);
     h->finish = strcmp(r->finish, "length") ? "stop" : "length";
-    if (c->p.stream) send_choice(c, k);
+    if (c->p.stream) {
+        send_choice(c, k);
+        return;
+    }
+    json_t *j = choice_json(c, k);
+    h->reply = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    json_decref(j);
+    if (!h->reply) job_fail(c->job, 500, "memory is out");
+}
+
+/* Adds ,"NAME":VALUE; takes value. */
+static void add_member(str *s, const char *name, json_t *value) {
+    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    str_addf(s, ",\"%s\":", name);
+    str_puts(s, text ? text : "null");
+    s->failed |= !text;
+    free(text);
+    json_decref(value);
+}
+
+static void send_whole(completion *c) {
+    json_t *first = head(c);
+    char *text = first ? json_dumps(first, JSON_COMPACT) : NULL;
+    str s = {0};
+    if (text) str_add(&s, text, strlen(text) - 1);
+    s.failed |= !text;
+    for (int k = 0; k < choices_of(c); k++) {
+        str_puts(&s, k ? "," : ",\"choices\":[");
+        str_puts(&s, c->choices[k].reply);
+    }
+    str_puts(&s, "]");
+    add_member(&s, "usage", usage_json(job_usage(c->job)));
+    str_puts(&s, "}");
+    if (s.failed) exchange_error(c->x, 500, NULL, NULL, "memory is out");
+    else exchange_text(c->x, 200, "application/json", s.p, s.n);
+    str_free(&s);
+    free(text);
+    json_decref(first);
 }
 
 static void on_end(void *arg) {
     completion *c = arg;
-    json_t *usage = usage_json(job_usage(c->job));
-    if (c->p.stream) {
-        if (c->p.include_usage) send_chunk(c, json_array(), usage);
-        else json_decref(usage);
-        exchange_event(c->x, NULL, "[DONE]", 6);
-        exchange_end(c->x);
+    if (!c->p.stream) {
+        send_whole(c);
         return;
     }
-    json_t *body = head(c), *choices = json_array();
-    bool bad = false;
-    for (int k = 0; k < choices_of(c); k++) bad |= json_array_append_new(choices, choice_json(c, k)) != 0;
-    bad |= json_object_set_new(body, "choices", choices) || json_object_set_new(body, "usage", usage);
-    if (bad) json_decref(body);
-    exchange_json(c->x, 200, bad ? NULL : body);
+    if (c->p.include_usage) send_chunk(c, json_array(), usage_json(job_usage(c->job)));
+    exchange_event(c->x, NULL, "[DONE]", 6);
+    exchange_end(c->x);
 }
 
 static void on_failed(void *arg, int http, const char *message) {
@@ -146,10 +188,11 @@ static void release(void *arg) {
         str_free(&c->choices[k].text);
         token_lists_free(&c->choices[k].lists);
         json_decref(c->choices[k].ids);
+        free(c->choices[k].reply);
     }
-    for (size_t i = 0; c->prompt_lists && i < c->prompts.n; i++) token_lists_free(&c->prompt_lists[i]);
+    for (size_t i = 0; c->echoes && i < c->prompts.n; i++) token_lists_free(&c->echoes[i].lists);
     free(c->choices);
-    free(c->prompt_lists);
+    free(c->echoes);
     prompts_free(&c->prompts);
     params_free(&c->p);
     json_decref(c->body);
@@ -158,20 +201,34 @@ static void release(void *arg) {
 
 /* ---- from the body to the engine ---- */
 
+static bool echoes_logprobs(const completion *c) {
+    return c->p.echo && c->p.sampling.logprobs;
+}
+
+static status check_size(const completion *c, mistake *m) {
+    size_t tokens = 0, each = 1 + (c->p.sampling.logprobs > 0 ? (size_t)c->p.sampling.logprobs : 0);
+    for (size_t i = 0; i < c->prompts.n; i++) tokens += c->prompts.list[i].n;
+    if (!echoes_logprobs(c) || tokens * (size_t)c->p.samples <= MOST_LOGPROBS / each) return OK;
+    return mistaken(m, 422, "logprobs",
+                    "%zu log-probabilities of prompts are too many for one reply, send fewer prompts",
+                    tokens * (size_t)c->p.samples * each);
+}
+
 static status read_body(completion *c, mistake *m) {
     params_limits l;
     TRY(job_limits(c->s, &l, m));
     TRY(params_read(&c->p, c->body, ENDPOINT_COMPLETIONS, &l, m));
     size_t most = (size_t)(job_at_once(c->s) / c->p.samples);
     TRY(prompts_read(&c->prompts, c->body, &c->p, server_tokenizer(c->s), most, l.vocab, job_context(c->s), m));
+    TRY(check_size(c, m));
     c->choices = calloc((size_t)choices_of(c), sizeof *c->choices);
-    c->prompt_lists = calloc(c->prompts.n, sizeof *c->prompt_lists);
-    return c->choices && c->prompt_lists ? OK : mistaken(m, 500, NULL, "memory is out");
+    c->echoes = calloc(c->prompts.n, sizeof *c->echoes);
+    return c->choices && c->echoes ? OK : mistaken(m, 500, NULL, "memory is out");
 }
 
 static void start(completion *c) {
     static const job_hooks hooks = {on_begin, on_prompt, on_token, on_done, on_end, on_failed, release};
-    const bool with_prompt = c->p.echo && c->p.sampling.logprobs;
+    const bool with_prompt = echoes_logprobs(c);
     hadal_request *requests = calloc(c->prompts.n, sizeof *requests);
     if (!requests) {
         exchange_error(c->x, 500, NULL, NULL, "memory is out");
@@ -180,7 +237,8 @@ static void start(completion *c) {
     }
     for (size_t i = 0; i < c->prompts.n; i++) {
         const prompt *p = &c->prompts.list[i];
-        if (with_prompt) token_lists_add(&c->prompt_lists[i], server_tokenizer(c->s), p->ids[0], NULL);
+        c->echoes[i].left = c->p.samples;
+        if (with_prompt) token_lists_add(&c->echoes[i].lists, server_tokenizer(c->s), p->ids[0], NULL);
         requests[i] = (hadal_request){.size = sizeof *requests,
                                       .prompt = p->ids,
                                       .n = (int)p->n,

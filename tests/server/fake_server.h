@@ -99,6 +99,11 @@ void exchange_json(exchange *x, int code, json_t *body) {
     x->status = code;
     x->answer = body;
 }
+void exchange_text(exchange *x, int code, const char *type, const char *text, size_t n) {
+    assert_string_equal(type, "application/json");
+    exchange_json(x, code, json_loadb(text, n, 0, NULL));
+    assert_non_null(x->answer);
+}
 void exchange_error(exchange *x, int code, const char *param, const char *name, const char *fmt, ...) {
     va_list ap;
     assert_true(x->status == 0 || (x->streams && !x->ended));

@@ -184,6 +184,7 @@ BAD = [  # name, path, body, status, what "param" begins with
     ("an id below 0", TEXT, text(prompt=[1, -5]), 422, "prompt"),
     ("an id that is not there", TEXT, text(prompt=[[1], [1 << 40]]), 422, "prompt[1]"),
     ("a thousand prompts", TEXT, text(prompt=["a"] * 1000), 422, "prompt"),
+    ("too many log-probabilities", TEXT, text(prompt=[[5] * 1000] * 250, echo=True, logprobs=20), 422, "logprobs"),
     ("best_of other than n", TEXT, text(best_of=3), 400, "best_of"),
     ("echo a text", TEXT, text(echo="yes"), 400, "echo"),
     ("suffix a number", TEXT, text(suffix=5), 400, "suffix"),
