@@ -104,7 +104,8 @@ static void read_item(translation *t, const json_t *item) {
     else if (!strcmp(type, "function_call")) read_call(t, item, false);
     else if (!strcmp(type, "custom_tool_call")) read_call(t, item, true);
     else if (!strcmp(type, "function_call_output") || !strcmp(type, "custom_tool_call_output")) read_output(t, item);
-    else translation_fault(t, 400, "type", "items of type \"%.40s\" are not supported", type);
+    else if (strcmp(type, "additional_tools") != 0)
+        translation_fault(t, 400, "type", "items of type \"%.40s\" are not supported", type);
 }
 
 static void read_items(translation *t, const json_t *items, const char *name) {
@@ -221,6 +222,18 @@ static void read_tools(response_request *q, const json_t *list, const char *name
     }
 }
 
+/* Tools that the input brings along. */
+static void read_additional(response_request *q, json_t *tools) {
+    const json_t *item;
+    size_t i;
+    json_array_foreach(q->items, i, item) {
+        if (strcmp(word(item, "type"), "additional_tools") != 0) continue;
+        size_t outer = translation_enter(&q->t, "input[%zu]", i);
+        read_tools(q, translation_need(&q->t, item, "tools", JSON_ARRAY), "", tools);
+        translation_leave(&q->t, outer);
+    }
+}
+
 static const char *tool_name(const json_t *tool) {
     return word(json_object_get(tool, "function"), "name");
 }
@@ -277,6 +290,7 @@ static void put_tools(response_request *q, const json_t *request) {
     if (json_array_size(json_object_get(choice, "tools")) > MAX_TOOLS)
         translation_fault(t, 422, "tool_choice", "names more than %d tools", MAX_TOOLS);
     read_tools(q, translation_may(t, request, "tools", JSON_ARRAY), "", tools);
+    read_additional(q, tools);
     if (json_array_size(tools) > MAX_TOOLS)
         translation_fault(t, 422, "tools", "there are %zu, at most %d are possible", json_array_size(tools), MAX_TOOLS);
     if (choice && !json_is_null(choice) && !t->status) tools = put_choice(t, choice, tools);

@@ -170,6 +170,8 @@ def messages_tools(s):
     check("messages tools: one call", len(calls) == 1 and calls[0]["name"] in NAMES, r)
     check("messages tools: input by its schema", fits(calls[0]["input"]), r)
     check("messages tools: id", calls[0]["id"].startswith("call_"), r)
+    check("messages tools: max_tokens beyond the context", s.post("/v1/messages", changed(ANY, max_tokens=64000)).json[
+        "stop_reason"] == "tool_use")
     r2 = s.post("/v1/messages", changed(ANY, tool_choice={"type": "tool", "name": "clock"}))
     named = [b["name"] for b in r2.json["content"] if b["type"] == "tool_use"]
     check("messages tools: a named one", named and set(named) == {"clock"}, r2)

@@ -70,6 +70,8 @@ static const struct {
     /* tools */
     {"'input': 'a', " TOOL ", 'tool_choice': 'auto', 'parallel_tool_calls': false",
      USER ", " CHAT_TOOL ", 'tool_choice': 'auto', 'parallel_tool_calls': false"},
+    {"'input': [{'role': 'user', 'content': 'a'}, {'type': 'additional_tools', 'role': 'developer', " TOOL "}]",
+     USER ", " CHAT_TOOL},
     {"'input': 'a', 'tools': [{'type': 'web_search'}, {'type': 'local_shell'}], 'tool_choice': 'auto'", USER},
     {"'input': 'a', " TOOL ", 'tool_choice': 'required'", USER ", " CHAT_TOOL ", 'tool_choice': 'required'"},
     {"'input': 'a', " TOOL ", 'tool_choice': {'type': 'function', 'name': 'f'}",
@@ -167,6 +169,9 @@ static const struct {
     {"'input': [{'type': 'function_call_output', 'call_id': 'c'}]", "input[0].output", 400},
     {"'input': [{'type': 'function_call_output', 'output': 'x'}]", "input[0].call_id", 400},
     {"'input': 'a', 'instructions': 5", "instructions", 400},
+    {"'input': [{'type': 'additional_tools'}]", "input", 400},
+    {"'input': [{'role': 'user', 'content': 'a'}, {'type': 'additional_tools', 'tools': [{'type': 'function'}]}]",
+     "input[1].tools[0].name", 400},
     {"'input': 'a', 'tools': {}", "tools", 400},
     {"'input': 'a', 'tools': [5]", "tools[0]", 400},
     {"'input': 'a', 'tools': [{'type': 'function'}]", "tools[0].name", 400},
