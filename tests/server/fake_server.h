@@ -35,10 +35,18 @@ struct exchange {
     char param[64], code[64], message[512]; /* of an error */
     json_t *events;                         /* [DONE] is the text */
     bool streams, ended, kept, released;
+    bool starved; /* an event was lost for want of memory */
     void (*gone)(void *arg);
     void *gone_arg;
     int noted_prompt, noted_cached, noted_tokens;
 };
+
+/* Of json.h's allocations so many succeed from now on, -1: all. */
+static long fake_allowed = -1;
+static void *fake_malloc(size_t n) {
+    if (fake_allowed > 0) fake_allowed--;
+    return fake_allowed ? malloc(n) : NULL;
+}
 
 /* --- server.h --------------------------------------------------------------------------------------------------- */
 
@@ -96,13 +104,16 @@ double exchange_started(const exchange *x) {
 }
 void exchange_json(exchange *x, int code, json_t *body) {
     assert_int_equal(x->status, 0);
-    x->status = code;
+    x->status = body ? code : 500;
     x->answer = body;
 }
 void exchange_text(exchange *x, int code, const char *type, const char *text, size_t n) {
+    long allowed = fake_allowed;
+    fake_allowed = -1;
     assert_string_equal(type, "application/json");
     exchange_json(x, code, json_loadb(text, n, 0, NULL));
     assert_non_null(x->answer);
+    fake_allowed = allowed;
 }
 void exchange_error(exchange *x, int code, const char *param, const char *name, const char *fmt, ...) {
     va_list ap;
@@ -126,8 +137,9 @@ void exchange_event(exchange *x, const char *event, const char *data, size_t n) 
     json_array_append_new(x->events, json_stringn(data, n));
 }
 void exchange_event_json(exchange *x, const char *event, json_t *data) {
-    assert_true(x->streams && !x->ended && !event && data);
-    json_array_append_new(x->events, data);
+    assert_true(x->streams && !x->ended && !event);
+    if (data) json_array_append_new(x->events, data);
+    else x->starved = true;
 }
 void exchange_end(exchange *x) {
     x->ended = true;
@@ -199,6 +211,33 @@ static void fake_forget(fake *f) {
     json_decref(f->x.events);
     free(f->x.body);
     f->x = (exchange){0};
+}
+
+/* Asks again and again, each time with one more allocation that succeeds, until all is well. answer: what the engine
+ * says to a request that came through. Gives the number of the times. */
+static int fake_starve(fake *f, handler *handle, const char *body, void (*answer)(void)) {
+    json_t *j = json_quoted(body);
+    char *text = json_dumps(j, 0);
+    json_decref(j);
+    json_set_alloc_funcs(fake_malloc, free);
+    bool good = false;
+    int times = 0;
+    for (; !good; times++) {
+        f->x = (exchange){.body = strdup(text)};
+        fake_allowed = times;
+        handle(&f->s, &f->x);
+        bool started = f->s.engine.n > 0;
+        if (started) answer();
+        bool lacked = fake_allowed == 0;
+        fake_allowed = -1;
+        assert_true(f->x.status == 200 || f->x.status == 500 || f->x.status == 400);
+        assert_int_equal(f->x.released, started);
+        good = f->x.status == 200 && !f->x.starved && !lacked;
+        fake_forget(f);
+    }
+    json_set_alloc_funcs(malloc, free);
+    free(text);
+    return times;
 }
 
 static void fake_token(fake *f, int request, int sample, int32_t id, const char *text) {

@@ -565,6 +565,24 @@ static void a_long_conversation(void **state) {
     assert_string_equal(f.x.code, "context_length_exceeded");
 }
 
+static void answer_with_a_call(void) {
+    token(0, 40, "Hm");
+    token(0, THINK_END, "</think>");
+    token(0, 300, CALLS_BEGIN CALL CALLS_END);
+    fake_done(&f, 0, 0, "eos", "", (const int32_t[]){40, THINK_END, 300, EOS}, 4, 0);
+}
+
+static void memory_runs_out_at_any_time(void **state) {
+    (void)state;
+    static const char common[] = HI ", 'logprobs': true, 'thinking': {'type': 'enabled'}, " LOOK;
+    for (int i = 0; i < 2; i++) {
+        str body = {0};
+        str_addf(&body, "{%s, 'stream': %s}", common, i ? "true" : "false");
+        assert_true(fake_starve(&f, handle_chat_completions, body.p, answer_with_a_call) > 100);
+        str_free(&body);
+    }
+}
+
 static void tokens_are_counted(void **state) {
     (void)state;
     json_t *body = json_quoted("{" HI "}"), *bad = json_quoted("{'messages': 5}");
@@ -608,6 +626,7 @@ int main(void) {
         cmocka_unit_test_teardown(mistakes_start_nothing, forget),
         cmocka_unit_test_teardown(bodies_that_are_not_json, forget),
         cmocka_unit_test_teardown(a_long_conversation, forget),
+        cmocka_unit_test_teardown(memory_runs_out_at_any_time, forget),
         cmocka_unit_test_teardown(tokens_are_counted, forget),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);

@@ -251,6 +251,22 @@ static void clients_leave(void **state) {
     assert_true(f.x.released);
 }
 
+static void answer_two(void) {
+    for (int k = 0; k < 2; k++) {
+        prompt_token(k, 1, 41, -0.25F);
+        fake_token(&f, k, 0, 42, "H");
+        fake_done(&f, k, 0, "length", "H", ids + 2, 1, 0);
+    }
+}
+
+static void memory_runs_out_at_any_time(void **state) {
+    (void)state;
+    static const char *const bodies[] = {
+        "{'prompt': [[40, 41], [40, 41]], 'echo': true, 'logprobs': 1, 'return_token_ids': true}",
+        "{'prompt': [[40, 41], [40, 41]], 'echo': true, 'logprobs': 1, 'return_token_ids': true, 'stream': true}"};
+    for (int i = 0; i < 2; i++) assert_true(fake_starve(&f, handle_completions, bodies[i], answer_two) > 100);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(a_text, forget),
@@ -264,6 +280,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_long_prompt, forget),
         cmocka_unit_test_teardown(a_fault_of_ours_ends_all, forget),
         cmocka_unit_test_teardown(clients_leave, forget),
+        cmocka_unit_test_teardown(memory_runs_out_at_any_time, forget),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
