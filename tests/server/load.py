@@ -261,7 +261,8 @@ def idle(s):
 # --- the parts --------------------------------------------------------------------------------------------------------
 
 def serve(program, *options, model=MODEL):
-    return Server(program, model, "--name", "m", "--quiet", *options)
+    # a sanitizer shall not keep freed memory: it would look like a leak
+    return Server(program, model, "--name", "m", "--quiet", *options, env={"ASAN_OPTIONS": "quarantine_size_mb=1"})
 
 
 def v32(folder):
