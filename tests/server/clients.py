@@ -203,8 +203,9 @@ def openai_errors(s):
     check("openai error: embeddings", *raises(openai.InternalServerError, lambda: c.embeddings.create(
         model="m", input="a")))
     check("openai error: responses", *raises(openai.BadRequestError, lambda: c.responses.create(model="m", input=[])))
-    check("openai error: cut off by the client", *raises(openai.APITimeoutError, lambda: c.with_options(
-        timeout=0.001).chat.completions.create(model="m", messages=USER, max_tokens=900)))
+    check("openai error: given up by the client", *raises(openai.APITimeoutError, lambda: c.with_options(
+        timeout=0.1).chat.completions.create(model="m", messages=USER, max_tokens=7000,
+                                             extra_body={"ignore_eos": True})))
 
 
 async def openai_async(s):
