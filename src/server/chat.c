@@ -266,7 +266,8 @@ static status check_length(const chat_job *j, mistake *m) {
     int context = job_context(j->s);
     if (j->n_ids && j->n_ids <= (size_t)context) return OK;
     if (!j->n_ids) return mistaken(m, 400, "messages", "the prompt is empty");
-    mistaken(m, 400, "messages", "the prompt has %zu tokens, the context has room for %d", j->n_ids, context);
+    mistaken(m, 400, "messages", "prompt is too long: %zu tokens > %d maximum", j->n_ids,
+             context); /* agents look for this */
     m->code = "context_length_exceeded";
     return ERR_ARG;
 }

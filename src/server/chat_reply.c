@@ -10,6 +10,7 @@ typedef struct reply {
     exchange *x;
     bool stream, usage, every_usage; /* usage: a chunk at the end; every_usage: in each chunk */
     int64_t created;
+    str head; /* of chunks */
 } reply;
 
 static json_t *head(const reply *r, const char *object) {
@@ -24,14 +25,6 @@ static json_t *text_json(const str *s) {
 
 /* ---- a stream ---- */
 
-/* Takes choices and usage; usage NULL: none. */
-static void send_chunk(const reply *r, json_t *choices, json_t *usage) {
-    json_t *chunk = head(r, "chat.completion.chunk");
-    json_object_set_new(chunk, "choices", choices);
-    if (usage) json_object_set_new(chunk, "usage", usage);
-    exchange_event_json(r->x, NULL, chunk);
-}
-
 /* Takes delta; logprobs and finish may be NULL. */
 static void send_delta(const reply *r, const chat_job *j, int sample, json_t *delta, const json_t *logprobs,
                        const char *finish) {
@@ -39,7 +32,7 @@ static void send_delta(const reply *r, const chat_job *j, int sample, json_t *de
     json_t *choices =
         json_pack("[{s:i,s:o,s:o,s:s?}]", "index", sample, "delta", delta, "logprobs", lp, "finish_reason", finish);
     json_t *usage = r->every_usage ? usage_json(chat_job_usage(j)) : r->usage ? json_null() : NULL;
-    send_chunk(r, choices, usage);
+    chunk_send(r->x, &r->head, choices, usage);
 }
 
 static void send_arguments(const reply *r, const chat_job *j, int sample, int call, const char *text, size_t n) {
@@ -55,9 +48,10 @@ static void send_call(const reply *r, const chat_job *j, int sample, int call) {
 }
 
 static void begin(void *w, chat_job *j) {
-    const reply *r = w;
+    reply *r = w;
     if (!r->stream) return;
     exchange_stream(r->x);
+    chunk_begin(&r->head, head(r, "chat.completion.chunk"));
     for (int i = 0; i < chat_job_samples(j); i++)
         send_delta(r, j, i, json_pack("{s:s,s:s}", "role", "assistant", "content", ""), NULL, NULL);
 }
@@ -118,7 +112,7 @@ static json_t *choice_json(const chat_job *j, int sample, bool logprobs) {
 static void end(void *w, chat_job *j) {
     const reply *r = w;
     if (r->stream) {
-        if (r->usage) send_chunk(r, json_array(), usage_json(chat_job_usage(j)));
+        if (r->usage) chunk_send(r->x, &r->head, json_array(), usage_json(chat_job_usage(j)));
         exchange_event(r->x, NULL, "[DONE]", 6);
         exchange_end(r->x);
         return;
@@ -139,8 +133,14 @@ static void failed(void *w, chat_job *j, int http, const char *message) {
     else exchange_end(r->x);
 }
 
+static void release(void *w) {
+    reply *r = w;
+    str_free(&r->head);
+    free(r);
+}
+
 void handle_chat_completions(server *s, exchange *x) {
-    static const chat_writer writer = {begin, piece, finish, end, failed, free};
+    static const chat_writer writer = {begin, piece, finish, end, failed, release};
     json_t *body = chat_parse_body(x);
     if (!body) return;
     const json_t *o = json_object_get(body, "stream_options");

@@ -35,6 +35,7 @@ typedef struct completion {
     choice *choices; /* [prompts.n * p.samples] */
     job *job;
     int64_t created;
+    str head; /* of chunks */
 } completion;
 
 static int choices_of(const completion *c) {
@@ -65,16 +66,9 @@ static json_t *choice_json(completion *c, int k) {
     return NULL;
 }
 
-static void send_chunk(completion *c, json_t *choices, json_t *usage) {
-    json_t *chunk = head(c);
-    json_object_set_new(chunk, "choices", choices);
-    if (usage) json_object_set_new(chunk, "usage", usage);
-    exchange_event_json(c->x, NULL, chunk);
-}
-
 static void send_choice(completion *c, int k) {
     json_t *usage = c->p.continuous_usage ? usage_json(job_usage(c->job)) : c->p.include_usage ? json_null() : NULL;
-    send_chunk(c, json_pack("[o]", choice_json(c, k)), usage);
+    chunk_send(c->x, &c->head, json_pack("[o]", choice_json(c, k)), usage);
 }
 
 /* ---- events ---- */
@@ -82,7 +76,9 @@ static void send_choice(completion *c, int k) {
 static void on_begin(void *arg, job *own) {
     completion *c = arg;
     c->job = own;
-    if (c->p.stream) exchange_stream(c->x);
+    if (!c->p.stream) return;
+    exchange_stream(c->x);
+    chunk_begin(&c->head, head(c));
 }
 
 static void on_prompt(void *arg, int request, const hadal_token *t) {
@@ -172,7 +168,7 @@ static void on_end(void *arg) {
         send_whole(c);
         return;
     }
-    if (c->p.include_usage) send_chunk(c, json_array(), usage_json(job_usage(c->job)));
+    if (c->p.include_usage) chunk_send(c->x, &c->head, json_array(), usage_json(job_usage(c->job)));
     exchange_event(c->x, NULL, "[DONE]", 6);
     exchange_end(c->x);
 }
@@ -195,6 +191,7 @@ static void release(void *arg) {
     free(c->echoes);
     prompts_free(&c->prompts);
     params_free(&c->p);
+    str_free(&c->head);
     json_decref(c->body);
     free(c);
 }

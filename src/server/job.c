@@ -283,6 +283,32 @@ json_t *usage_json(const chat_usage *u) {
                      "completion_tokens_details", "reasoning_tokens", u->reasoning_tokens);
 }
 
+static int add_bytes(const char *text, size_t n, void *to) {
+    str_add(to, text, n);
+    return ((str *)to)->failed ? -1 : 0;
+}
+
+void chunk_begin(str *head, json_t *members) {
+    if (!members || json_dump_callback(members, add_bytes, head, JSON_COMPACT)) head->failed = true;
+    else head->n--; /* the brace */
+    json_decref(members);
+}
+
+void chunk_send(exchange *x, const str *head, json_t *choices, json_t *usage) {
+    str s = {0};
+    str_add(&s, head->p, head->n);
+    str_puts(&s, ",\"choices\":");
+    bool bad = head->failed || !choices || json_dump_callback(choices, add_bytes, &s, JSON_COMPACT);
+    if (usage) str_puts(&s, ",\"usage\":");
+    if (usage) bad |= json_dump_callback(usage, add_bytes, &s, JSON_COMPACT | JSON_ENCODE_ANY) != 0;
+    str_puts(&s, "}");
+    if (bad || s.failed) exchange_event_json(x, NULL, NULL); /* memory is out */
+    else exchange_event(x, NULL, s.p, s.n);
+    str_free(&s);
+    json_decref(choices);
+    json_decref(usage);
+}
+
 json_t *fingerprint_json(const server *s) {
     return json_sprintf("hadal-%s-%s", hadal_version(), hadal_model_kernels(server_model(s)));
 }

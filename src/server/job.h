@@ -43,6 +43,10 @@ const char *job_stop(const server *s, const params *p, const hadal_result *r);
 
 /* {"prompt_tokens", ...}: NULL: memory is out. */
 json_t *usage_json(const chat_usage *u);
+/* Chunks of a stream: {the members of head, "choices", "usage"}. The head is written once (NULL: memory is out), the
+ * rest for every chunk; usage NULL: none. Both take their values. */
+void chunk_begin(str *head, json_t *members);
+void chunk_send(exchange *x, const str *head, json_t *choices, json_t *usage);
 /* A version of what makes the answers. */
 json_t *fingerprint_json(const server *s);
 

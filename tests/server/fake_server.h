@@ -134,7 +134,9 @@ void exchange_stream(exchange *x) {
 }
 void exchange_event(exchange *x, const char *event, const char *data, size_t n) {
     assert_true(x->streams && !x->ended && !event);
-    json_array_append_new(x->events, json_stringn(data, n));
+    json_t *j = *data == '{' ? json_loadb(data, n, 0, NULL) : json_stringn(data, n);
+    if (j) json_array_append_new(x->events, j);
+    else x->starved = true;
 }
 void exchange_event_json(exchange *x, const char *event, json_t *data) {
     assert_true(x->streams && !x->ended && !event);

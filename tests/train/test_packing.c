@@ -145,7 +145,8 @@ static void walk_open(walk *w, const trainer *t, const token_batch *x, int64_t d
     w->cache = calloc((size_t)layers, sizeof *w->cache);
     const int64_t width = m->kv_lora_rank + m->qk_rope_head_dim;
     for (int64_t l = 0; l < layers; l++)
-        w->cache[l][CACHE_ATTENTION] = (cache_rows){calloc((size_t)(w->n * width), sizeof(float)), DT_F32, width};
+        w->cache[l][CACHE_ATTENTION] =
+            (cache_rows){.rows = calloc((size_t)(w->n * width), sizeof(float)), .type = DT_F32, .width = width};
     for (int d = 0; d < 3; d++) {
         w->logits[d] = calloc((size_t)(w->n * m->vocab_size), sizeof(float));
         w->hidden[d] = calloc((size_t)(w->n * m->hidden_size), sizeof(float));

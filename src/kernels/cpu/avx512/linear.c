@@ -38,8 +38,7 @@ INLINE void few_rows(const few_call *c, dtype type, compute mode, int64_t row, i
             for (int t = 0; t < n; t++) sum[r][t] = _mm512_fmadd_ps(v, x[t], sum[r][t]);
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
+    store_few(c->y + t0 * c->ldy + row, c->ldy, sum, R, n);
 }
 
 #include "kernels/cpu/few_lanes.h"

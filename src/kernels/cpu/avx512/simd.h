@@ -9,6 +9,37 @@
 
 enum { FEW_R = 4 }; /* rows of w at once in few-row products */
 
+/* Sums over the lanes of four vectors each of four rows of w: y[t * ldy + r] = sum of v[r][t], each in the order of
+ * _mm512_reduce_add_ps, all sixteen in some three instructions each. Short rows are mostly this. */
+INLINE __m512 halves(__m512 a, __m512 b) { /* quarters: a0 + a2, a1 + a3, b0 + b2, b1 + b3 */
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+INLINE __m512 quarters(const __m512 v[4]) { /* quarter t: the lanes of v[t], four by four */
+    const __m512 a = halves(v[0], v[1]), b = halves(v[2], v[3]);
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+INLINE __m512 pairs_of(__m512 a, __m512 b) { /* in each quarter: a0 + a2, a1 + a3, b0 + b2, b1 + b3 */
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+INLINE void store_sums(float *y, int64_t ldy, const __m512 v[FEW_R][4]) {
+    const __m512 a = pairs_of(quarters(v[0]), quarters(v[1])), b = pairs_of(quarters(v[2]), quarters(v[3]));
+    const __m512 sum = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+    _mm_storeu_ps(y, _mm512_castps512_ps128(sum));
+    _mm_storeu_ps(y + ldy, _mm512_extractf32x4_ps(sum, 1));
+    _mm_storeu_ps(y + 2 * ldy, _mm512_extractf32x4_ps(sum, 2));
+    _mm_storeu_ps(y + 3 * ldy, _mm512_extractf32x4_ps(sum, 3));
+}
+
+/* The sums of R rows of w and n rows of x, to their places. */
+INLINE void store_few(float *y, int64_t ldy, __m512 v[FEW_R][4], int R, int n) {
+    if (R == FEW_R && n == 4) {
+        store_sums(y, ldy, (const __m512(*)[4])v);
+        return;
+    }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < n; t++) y[t * ldy + r] = _mm512_reduce_add_ps(v[r][t]);
+}
+
 /* The first n (at most 16, 32) lanes. */
 INLINE __mmask16 first16(int64_t n) {
     return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);

@@ -108,8 +108,7 @@ INLINE void few_rows(const few_call *c, dtype type, int64_t row, int t0, int R, 
     int64_t i = 0;
     for (; i + 32 <= c->in; i += 32) few_columns(type, w, x, c->ldx, bytes, i, 32, R, n, sum);
     if (i < c->in) few_columns(type, w, x, c->ldx, bytes, i, c->in - i, R, n, sum);
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(sum[r][t]);
+    store_few(c->y + t0 * c->ldy + row, c->ldy, sum, R, n);
 }
 
 /* All rows of x, in parts of at most 4: what is read of w stays in the first cache meanwhile. */
@@ -169,8 +168,7 @@ INLINE void scaled_rows(const few_call *c, const e4m3_table *table, int64_t row,
             for (int t = 0; t < n; t++) total[r][t] = _mm512_fmadd_ps(sum[t], s, total[r][t]);
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < n; t++) c->y[(t0 + t) * c->ldy + row + r] = _mm512_reduce_add_ps(total[r][t]);
+    store_few(c->y + t0 * c->ldy + row, c->ldy, total, R, n);
 }
 
 INLINE void scaled_all(const few_call *c, const e4m3_table *table, int64_t row, int R) {
