@@ -260,9 +260,10 @@ def idle(s):
 
 # --- the parts --------------------------------------------------------------------------------------------------------
 
-def serve(program, *options, model=MODEL):
+def serve(program, *options, model=MODEL, memory="16M"):
     # a sanitizer shall not keep freed memory: it would look like a leak
-    return Server(program, model, "--name", "m", "--quiet", *options, env={"ASAN_OPTIONS": "quarantine_size_mb=1"})
+    return Server(program, model, "--name", "m", "--quiet", "--cache-memory", memory, *options,
+                  env={"ASAN_OPTIONS": "quarantine_size_mb=1"})
 
 
 def v32(folder):
@@ -272,7 +273,7 @@ def v32(folder):
 
 
 def mixed(program, seconds):
-    with Folder() as f, serve(program, "--cache-memory", "16M", model=v32(f)) as s:
+    with Folder() as f, serve(program, model=v32(f)) as s:
         chat(s, random.Random(0))
         before = descriptors(s)
         warm = Load(s, 64, seed=1)
@@ -327,7 +328,7 @@ def broken_off(s, n=60):
 
 
 def slow(program, seconds):
-    with Folder() as f, serve(program, "--cache-memory", "16M", model=v32(f)) as s:
+    with Folder() as f, serve(program, model=v32(f)) as s:
         chat(s, random.Random(0))
         before, end = descriptors(s), threading.Event()
         threads = [threading.Thread(target=slow_client, args=(s, i % 3, end)) for i in range(100)]
@@ -390,9 +391,10 @@ def restart(program, _seconds):
             check("restart: its repetition is, with the same answer", cached(usage) > 0 and again == text, usage)
             check("restart: pages come into the folder", lambda: settled(lambda: pages(folder)))
             s.kill()
+            left = pages(folder)
         with serve(program, *options) as s:
             again, usage = ask(s)
-            check("restart: after kill -9 the prompt is in the cache", cached(usage) > 0, usage)
+            check("restart: after kill -9 the prompt is in the cache", cached(usage) > 0, usage, s.lines, left)
             check("restart: and the answer the same", again == text, text, again)
             with serve(program, *options) as second:
                 check("restart: a second server on the folder runs without it", ask(second)[0] == text, second.lines)
@@ -431,7 +433,7 @@ def alike(program, _seconds):
         load.stop()
         check("alike: the same texts while 30 others run", crowd == alone * 2, alone, crowd)
         check("alike: whose answers are right", not load.wrong, load.wrong[:5])
-    with serve(program, "--cache-memory", "3M") as s:
+    with serve(program, memory="3M") as s:
         together(*[lambda: ask(s, None, text_of(random.Random(i), 200, 200), 300) for i in range(30)])
         load = Load(s, 30, [completion, completion_stream, chat_stream], seed=5)
         crowd = all_of(s)
