@@ -104,7 +104,7 @@ static bool write_page(prefix_tree *t, node *x) {
 
 /* Drops the page of a node that nobody else holds; the node stays when it is on disk. */
 static void drop_page(prefix_tree *t, node *x) {
-    bool there = t->disk && x->n >= LEAST_STORED && (x->stored || write_page(t, x));
+    const bool there = t->disk && (x->stored ? page_folder_holds(t->disk, x->at.key) : write_page(t, x));
     if (!there) {
         remove_node(t, x);
         return;
@@ -134,7 +134,7 @@ bool prefix_free(prefix_tree *t, int64_t n) {
 /* Brings a page back from the disk. */
 static bool load_page(prefix_tree *t, node *x) {
     error e;
-    if (!prefix_free(t, 1)) return false;
+    if (!page_folder_holds(t->disk, x->at.key) || !prefix_free(t, 1)) return false;
     if (page_folder_read(t->disk, &x->at, t->buffer, &e) != OK) {
         if (t->o.warn) t->o.warn(t->o.warn_arg, e.text);
         return false;
@@ -233,8 +233,10 @@ bool prefix_store(prefix_tree *t) {
     if (!t->disk || t->unstored == 0) return false;
     node *x = t->oldest;
     while (x && x->stored) x = x->newer;
-    if (x) write_page(t, x);
-    return x != NULL;
+    if (!x) return false;
+    while (x->parent != &t->root && !x->parent->stored) x = x->parent; /* without them it would be an orphan */
+    write_page(t, x);
+    return true;
 }
 
 int64_t prefix_idle_pages(const prefix_tree *t) {

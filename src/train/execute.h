@@ -10,8 +10,8 @@
 
 typedef struct executor executor;
 
-/* m: weights; g: gradients of the same configuration (params_model). q: its rows go the way of many. ep: the ranks that share
- * the experts, NULL: this one has all. All borrowed. */
+/* m: weights; g: gradients of the same configuration (params_model). q: its rows go the way of many. ep: the ranks that
+ * share the experts, NULL: this one has all. All borrowed. */
 status executor_open(executor **out, const model *m, const model *g, queue *q, comm *ep, const train_config *c,
                      error *e);
 void executor_close(executor *x); /* accepts NULL */
