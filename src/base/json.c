@@ -29,14 +29,19 @@ static json_t *load_long_integers(const char *text, size_t n, json_error_t *je) 
     return j;
 }
 
-status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e) {
+static status parse(json_t **out, const char *text, size_t n, const char *name, bool long_integers, error *e) {
     json_error_t je;
     *out = json_loadb(text, n, LOAD_FLAGS, &je);
-    if (!*out && json_error_code(&je) == json_error_numeric_overflow) *out = load_long_integers(text, n, &je);
+    if (!*out && long_integers && json_error_code(&je) == json_error_numeric_overflow)
+        *out = load_long_integers(text, n, &je);
     if (*out) return OK;
     /* when memory runs out in the middle of a value jansson leaves the text empty */
     if (json_error_code(&je) == json_error_out_of_memory || !je.text[0]) return fail(e, ERR_NOMEM, "memory is out");
     return fail(e, ERR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", name, je.text, je.line, je.column);
+}
+
+status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e) {
+    return parse(out, text, n, name, false, e);
 }
 
 /* Counts what stands outside strings; the figures are jansson's structs and their allocations on a 64-bit machine. */
@@ -62,7 +67,7 @@ status json_read(json_t **out, const char *path, size_t max_bytes, error *e) {
     status st = file_read(&s, path, max_bytes, e);
     if (st == OK && json_cost(s.p, s.n) > PARSED_MAX)
         st = fail(e, ERR_FORMAT, "%s: as parsed JSON it would take more than %d MB of memory", path, PARSED_MAX >> 20);
-    if (st == OK) st = json_parse(out, s.p, s.n, path, e);
+    if (st == OK) st = parse(out, s.p, s.n, path, true, e);
     str_free(&s);
     return st;
 }

@@ -14,7 +14,9 @@
 status json_parse(json_t **out, const char *text, size_t n, const char *name, error *e);
 /* About the memory that a text takes when it is parsed: a hostile one of "{}," grows to a hundred times its size. */
 size_t json_cost(const char *text, size_t n);
-status json_read(json_t **out, const char *path, size_t max_bytes, error *e); /* and refuses what would fill memory */
+/* The same of a file; refuses what would fill memory. Integers that no machine has become real numbers: transformers
+ * writes a "model_max_length" of 10^30. */
+status json_read(json_t **out, const char *path, size_t max_bytes, error *e);
 
 /* Getters of an object's members. A missing member or null gives the default; a wrong type is an error. */
 status json_get_int(const json_t *o, const char *key, int64_t fallback, int64_t min, int64_t max, int64_t *out,
