@@ -45,26 +45,15 @@ struct hadal_engine {
 
 /* --- events ------------------------------------------------------------------------------------------------------ */
 
-static hadal_token public_token(const generated_token *t) {
-    return (hadal_token){.sequence = t->sequence,
-                         .id = t->id,
-                         .text = t->text,
-                         .n = t->n,
-                         .logprob = t->logprob,
-                         .top_ids = t->top_ids,
-                         .top_logprobs = t->top_logprobs,
-                         .n_top = t->n_top};
-}
-
 static void on_prompt(void *arg, int64_t at, const generated_token *t) {
     const order *o = arg;
-    const hadal_token x = public_token(t);
+    const hadal_token x = api_token(t);
     o->events.prompt(o->events.arg, (int)at, &x);
 }
 
 static void on_token(void *arg, const generated_token *t) {
     const order *o = arg;
-    const hadal_token x = public_token(t);
+    const hadal_token x = api_token(t);
     o->events.token(o->events.arg, &x);
 }
 

@@ -183,17 +183,21 @@ static bool on_prompt(void *arg, int64_t done, int64_t total) {
     return !c->progress || c->progress(c->progress_arg, (uint64_t)done, (uint64_t)total, "prompt tokens") == 0;
 }
 
+hadal_token api_token(const generated_token *t) {
+    return (hadal_token){.sequence = t->sequence,
+                         .id = t->id,
+                         .text = t->text,
+                         .n = t->n,
+                         .logprob = t->logprob,
+                         .top_ids = t->top_ids,
+                         .top_logprobs = t->top_logprobs,
+                         .n_top = t->n_top};
+}
+
 static bool on_token(void *arg, const generated_token *t) {
     const callback *c = arg;
     if (!c->token) return true;
-    hadal_token out = {.sequence = t->sequence,
-                       .id = t->id,
-                       .text = t->text,
-                       .n = t->n,
-                       .logprob = t->logprob,
-                       .top_ids = t->top_ids,
-                       .top_logprobs = t->top_logprobs,
-                       .n_top = t->n_top};
+    const hadal_token out = api_token(t);
     return c->token(c->arg, &out) == 0;
 }
 

@@ -58,6 +58,7 @@ int api_result(status s, const error *from, hadal_error *to);
 
 /* How tokens are drawn, from the public options; zeros become what they mean. */
 sampling api_sampling(const hadal_sampling *o);
+hadal_token api_token(const generated_token *t); /* borrows from it */
 /* An answer as the public result, which takes its memory. */
 void api_give_result(generated *a, hadal_result *r);
 
