@@ -1,8 +1,8 @@
 /* From a conversation to the prompt's ids.
  *
  * What the template writes may be control tokens; what stands in the messages and tools is text, whatever it says
- * (tokenizer_mark). Only <think> and </think> in the content of assistant messages stay what they are: templates split
- * answers there.
+ * (tokenizer_mark). Only in the content of assistant messages some stay what they are: <think> and </think>, where
+ * templates split answers, and tokens that neither the template writes nor the tokenizer calls special.
  *
  * An assistant message may have "token_ids": what the model once wrote as this message, without its end token. They
  * stand in the prompt as they are, so that it begins with the very ids of the turn before. For this the conversation is

@@ -1,6 +1,8 @@
 #include "text/chat_marks.h"
 
+#include <stdio.h>
 #include <string.h>
+#include "text/template_text.h"
 
 typedef struct marker {
     const tokenizer *t;
@@ -9,8 +11,22 @@ typedef struct marker {
 
 static status mark_value(const marker *m, const json_t *v, bool thinks, json_t **out);
 
+/* What an answer may hold as tokens: <think> and </think>, at which templates split answers, and what the model was
+ * taught to write in them. What the template writes itself, and special tokens, are none of it. */
+static bool keeps_in_answer(const tokenizer *t, const char *token, size_t n) {
+    const text own = {token, n}, marks[] = {{"<think>", 7}, {"</think>", 8}};
+    const char *template = tokenizer_chat_template(t);
+    char name[64];
+    size_t at;
+    for (int i = 0; i < 2; i++)
+        if (n == marks[i].n && !memcmp(token, marks[i].p, n)) return true;
+    if (!template || n >= sizeof name || text_find((text){template, strlen(template)}, own, 0, &at)) return false;
+    snprintf(name, sizeof name, "%.*s", (int)n, token);
+    return !tokenizer_is_special(t, tokenizer_id(t, name));
+}
+
 static status mark_text(const marker *m, const char *p, size_t n, bool thinks, str *out) {
-    return tokenizer_mark(m->t, p, n, thinks ? "<think>" : NULL, thinks ? "</think>" : NULL, out, m->e);
+    return tokenizer_mark(m->t, p, n, thinks ? keeps_in_answer : NULL, out, m->e);
 }
 
 static status no_memory(const marker *m) {

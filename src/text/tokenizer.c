@@ -413,11 +413,7 @@ static bool begins_with(const char *text, size_t n, const char *with, size_t wit
     return n >= with_n && !memcmp(text, with, with_n);
 }
 
-static bool is_kept(const char *text, size_t n, const char *keep) {
-    return keep && n == strlen(keep) && !memcmp(text, keep, n);
-}
-
-static void mark_tokens(const tokenizer *t, const char *text, size_t n, const char *keep, const char *keep2, str *out) {
+static void mark_tokens(const tokenizer *t, const char *text, size_t n, token_keeps *keeps, str *out) {
     bool open = false; /* a token begins that may go on behind the text */
     for (size_t i = 0; i < n;) {
         uint32_t c;
@@ -426,24 +422,22 @@ static void mark_tokens(const tokenizer *t, const char *text, size_t n, const ch
         size_t found = added_at(&t->raw, text + i, left, &cut), other = added_at(&t->normalized, text + i, left, &cut2);
         if (other > found) found = other;
         bool ours = begins_with(text + i, left, TOK_MARK, size) || begins_with(text + i, left, TOK_PLACE, size);
-        bool kept = is_kept(text + i, found, keep) || is_kept(text + i, found, keep2);
         if (ours) str_puts(out, "\xEF\xBF\xBD");
         else str_add(out, text + i, size);
-        if (found && !kept) str_puts(out, TOK_MARK);
+        if (found && !(keeps && keeps(t, text + i, found))) str_puts(out, TOK_MARK);
         open = open || cut || cut2;
         i += size;
     }
     if (open) str_puts(out, TOK_MARK);
 }
 
-status tokenizer_mark(const tokenizer *t, const char *text, size_t n, const char *keep, const char *keep2, str *out,
-                      error *e) {
+status tokenizer_mark(const tokenizer *t, const char *text, size_t n, token_keeps *keeps, str *out, error *e) {
     size_t valid = utf8_valid(text, n);
     str form = {0};
     if (valid < n) return fail(e, ERR_FORMAT, "the text is not valid UTF-8 at byte %zu", valid);
     if (t->to_nfc && !text_is_nfc(text, n)) TRY(nfc(&form, text, n, e)); /* normalizing may make tokens */
-    if (form.p) mark_tokens(t, form.p, form.n, keep, keep2, out);
-    else mark_tokens(t, text, n, keep, keep2, out);
+    if (form.p) mark_tokens(t, form.p, form.n, keeps, out);
+    else mark_tokens(t, text, n, keeps, out);
     str_free(&form);
     return str_check(out, e);
 }

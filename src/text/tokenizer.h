@@ -31,12 +31,12 @@ enum {
 
 /* Text that comes from others and is to stay text, whatever it says: wherever an added token begins in it (or could,
  * with what may follow), a mark stands behind its first character, so that the token is not found. Encoding with
- * TOK_MARKED leaves the marks out. The token `keep` (NULL: none) is left as it is, and `keep2`, too. Noncharacters of
+ * TOK_MARKED leaves the marks out. Tokens for which `keeps` is true (NULL: none) are left as they are. Noncharacters of
  * the text that serve as marks, TOK_MARK and TOK_PLACE, become U+FFFD. */
 #define TOK_MARK "\xEF\xB7\x90"  /* U+FDD0 */
 #define TOK_PLACE "\xEF\xB7\x91" /* U+FDD1, for marks of callers */
-status tokenizer_mark(const tokenizer *t, const char *text, size_t n, const char *keep, const char *keep2, str *out,
-                      error *e);
+typedef bool token_keeps(const tokenizer *t, const char *token, size_t n);
+status tokenizer_mark(const tokenizer *t, const char *text, size_t n, token_keeps *keeps, str *out, error *e);
 
 /* The ids of n bytes of text. *ids is malloc'd and the caller's to free (never NULL when OK), *count their number.
  * Text that is not UTF-8 is ERR_FORMAT and names the offset; more than 1 GiB is ERR_ARG. Added tokens that are not
