@@ -4,12 +4,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "api/internal.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "infer/scheduler.h"
 
-enum { SEQUENCES = 64, QUEUE = 256, CHUNK = 512 };
+enum {
+    SEQUENCES = 64,
+    QUEUE = 256,
+    CHUNK = 512,
+    STORE_STEPS = 32 /* a page goes to disk so often while answers are written */
+};
 static const double STATS_SECONDS = 0.05;
 static const uint64_t FOLDER_BYTES = 10000000000;
 
@@ -121,9 +126,9 @@ static bool take_news(hadal_engine *g, bool busy) {
 static void *run(void *arg) {
     hadal_engine *g = arg;
     bool busy = false;
-    while (take_news(g, busy)) {
+    for (int step = 1; take_news(g, busy); step++) {
         busy = scheduler_step(g->s);
-        if (!busy) busy = scheduler_store(g->s);
+        if (!busy || step % STORE_STEPS == 0) busy |= scheduler_store(g->s);
     }
     scheduler_close(g->s);
     g->s = NULL;
@@ -132,9 +137,14 @@ static void *run(void *arg) {
 
 /* --- opening ----------------------------------------------------------------------------------------------------- */
 
+/* What programs may take: free memory, and that of files which are in memory for speed alone. */
 static uint64_t free_memory(void) {
-    const long pages = sysconf(_SC_AVPHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : (uint64_t)1 << 30;
+    str s = {0};
+    unsigned long long kib = 0;
+    const char *at = file_read(&s, "/proc/meminfo", 1 << 16, NULL) == OK ? strstr(s.p, "MemAvailable:") : NULL;
+    if (!at || sscanf(at, "MemAvailable: %llu", &kib) != 1) kib = 1 << 20;
+    str_free(&s);
+    return (uint64_t)kib << 10;
 }
 
 /* Tells models apart by their configuration and some of their weights. */

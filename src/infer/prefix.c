@@ -20,7 +20,8 @@ struct prefix_tree {
     node root; /* no page */
     node *newest, *oldest;
     int64_t unstored;
-    char *buffer; /* a page's rows, for the disk */
+    bool unwritable; /* a page could not be written: nothing more is tried */
+    char *buffer;    /* a page's rows, for the disk */
     prefix_options o;
 };
 
@@ -95,9 +96,10 @@ static bool write_page(prefix_tree *t, node *x) {
     error e;
     x->stored = true;
     t->unstored--;
-    if (!t->disk || x->n < LEAST_STORED) return false;
+    if (!t->disk || t->unwritable || x->n < LEAST_STORED) return false;
     pages_save(t->pool, x->page, x->n, t->buffer);
     if (page_folder_write(t->disk, &x->at, t->buffer, &e) == OK) return true;
+    t->unwritable = true;
     if (t->o.warn) t->o.warn(t->o.warn_arg, e.text);
     return false;
 }
