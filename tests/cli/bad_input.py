@@ -267,7 +267,6 @@ def whole_files():
             "NaN": text.replace(b'{', b'{"temperature": NaN,', 1),
             "Infinity": text.replace(b'{', b'{"temperature": Infinity,', 1),
             "a number of 1e999": text.replace(b'{', b'{"temperature": 1e999,', 1),
-            "an integer of 30 digits": text.replace(b'{', b'{"temperature": ' + b"9" * 30 + b",", 1),
             "a key twice": b'{"a": 1, "a": 2}',
             "lists 10^6 deep": b"[" * 10**6,
             "objects 10^6 deep": b'{"a":' * 10**6,
