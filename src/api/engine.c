@@ -13,6 +13,8 @@ enum {
     SEQUENCES = 64,
     QUEUE = 256,
     CHUNK = 512,
+    NAMED_TENSORS = 2048, /* that tell models apart, and bytes of each */
+    NAMED_BYTES = 64,
     STORE_STEPS = 32 /* a page goes to disk so often while answers are written */
 };
 static const double STATS_SECONDS = 0.05;
@@ -147,13 +149,18 @@ static uint64_t free_memory(void) {
     return (uint64_t)kib << 10;
 }
 
-/* Tells models apart by their configuration and some of their weights. */
+/* Tells models apart, for the cache on disk: by some bytes of tensors from all of the files, so that fine-tuned weights
+ * of the same shapes count as others. */
 static void name_model(const hadal_model *m, char name[64]) {
-    const tensor *w = &m->m->outer.embed;
-    const size_t bytes = (size_t)(w->dim[0] * w->dim[1]) * dtype_size(w->type);
+    const weights_file *f = m->m->file;
+    const size_t n = weights_count(f), step = n / NAMED_TENSORS + 1;
     uint64_t hash = 1469598103934665603u; /* FNV-1a */
-    for (size_t i = 0; i < bytes; i += bytes / 65536 + 1)
-        hash = (hash ^ ((const unsigned char *)w->data)[i]) * 1099511628211u;
+    for (size_t i = 0; i < n; i += step) {
+        const tensor *t = &weights_at(f, i)->t;
+        const size_t bytes = (size_t)tensor_count(t) * dtype_size(t->type), from = bytes / 2;
+        for (size_t k = from; k < bytes && k < from + NAMED_BYTES; k++)
+            hash = (hash ^ ((const unsigned char *)t->data)[k]) * 1099511628211u;
+    }
     snprintf(name, 64, "%016llx %llu %lld %s", (unsigned long long)hash, (unsigned long long)m->file_bytes,
              (long long)m->m->cfg.num_hidden_layers, queue_compute(m->g->ws.q) == COMPUTE_BF16 ? "bf16" : "f32");
 }
@@ -166,7 +173,7 @@ static status open_engine(hadal_engine *g, hadal_model *m, const hadal_engine_op
     const int64_t most = m->m->cfg.max_position_embeddings;
     g->model = m;
     g->queue = o->queue ? o->queue : QUEUE;
-    name_model(m, g->name);
+    if (o->cache_folder) name_model(m, g->name);
     g->o = (scheduler_options){.cache_bytes = o->cache_bytes ? o->cache_bytes : free_memory() / 4,
                                .sequences = o->sequences ? o->sequences : SEQUENCES,
                                .capacity = o->context && o->context < most ? o->context : most,

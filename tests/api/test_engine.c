@@ -1,4 +1,5 @@
 /* The public engine: requests from several threads at once, events, limits, cancelling, closing. */
+#include "../format/scratch.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,6 +204,35 @@ static void a_full_queue(void **state) {
     hadal_engine_close(g);
 }
 
+/* What one model left on disk is nothing to another of the same shapes. */
+static int cached_from(hadal_model *m, const char *folder) {
+    hadal_model *before = model;
+    asked a;
+    uint64_t ticket;
+    hadal_error e;
+    model = m;
+    hadal_engine *g = open_engine((hadal_engine_options){.cache_folder = folder});
+    asked_open(&a, 1);
+    assert_int_equal(submit(g, &a, "c1+2+3+4+5+6+7+8+9+1+2+3+4+5", (hadal_sampling){.max_tokens = 2}, &ticket, &e), 0);
+    wait_for(&a);
+    hadal_engine_close(g);
+    model = before;
+    return a.cached;
+}
+
+static void models_do_not_share_a_folder(void **state) {
+    (void)state;
+    scratch s = scratch_open();
+    hadal_model *other;
+    hadal_error e;
+    assert_int_equal(hadal_model_open(&other, "models/tiny-base", NULL, &e), 0);
+    assert_int_equal(cached_from(model, s.dir), 0);
+    assert_int_equal(cached_from(other, s.dir), 0);
+    assert_true(cached_from(model, s.dir) > 16);
+    hadal_model_close(other);
+    scratch_close(&s);
+}
+
 static void refusals(void **state) {
     (void)state;
     hadal_engine *g;
@@ -233,11 +263,9 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(streams_and_samples),
-        cmocka_unit_test(threads_ask_at_once),
-        cmocka_unit_test(cancelled_and_closed),
-        cmocka_unit_test(a_full_queue),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(streams_and_samples),          cmocka_unit_test(threads_ask_at_once),
+        cmocka_unit_test(cancelled_and_closed),         cmocka_unit_test(a_full_queue),
+        cmocka_unit_test(models_do_not_share_a_folder), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
