@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include "infer/scheduler.h"
+#include "infer/writing.h"
 
 typedef struct batcher {
     scheduler *s;
@@ -131,9 +132,8 @@ static int64_t longest(const batcher *b) {
     int64_t most = 1;
     for (int64_t i = 0; i < b->n; i++) {
         const answer_request *r = &b->list[i];
-        const int64_t room = b->o->capacity - r->n,
-                      answer = r->max_tokens && r->max_tokens < room ? r->max_tokens : room;
-        if (r->n + answer > most) most = r->n + answer;
+        const int64_t all = r->n + writing_limit(b->o->capacity, r->n, r->max_tokens);
+        if (all > most) most = all;
     }
     return most;
 }

@@ -41,11 +41,7 @@ static status choose(void *arg, writing *w, const float *logits, int64_t n_histo
     TRY(str_check(&w->text, e));
     if (w->text.p) t.text = w->text.p + shown;
     t.n = w->sure - shown;
-    if (hooks && hooks->token && !hooks->token(hooks->arg, &t) && !w->done) {
-        w->done = true;
-        w->finish = FINISH_CANCELLED;
-        if (w->text.p) w->text.p[w->text.n = w->sure] = 0; /* what was held back was never shown */
-    }
+    if (hooks && hooks->token && !hooks->token(hooks->arg, &t) && !w->done) writing_cancel(w);
     x->a->seconds = clock_seconds() - x->first;
     return OK;
 }

@@ -9,10 +9,19 @@ int64_t cached_layers(const model *m) {
     return m->cfg.num_hidden_layers + m->n_mtp;
 }
 
+size_t cached_token_bytes(const model *m, dtype type) {
+    size_t bytes = 0;
+    for (int64_t l = 0; l < cached_layers(m); l++)
+        for (int i = 0; m->layers[l].parts[i]; i++) {
+            const part *x = m->layers[l].parts[i];
+            if (x->cache != CACHE_NONE) bytes += (size_t)x->cache_width(&m->cfg) * dtype_size(type);
+        }
+    return bytes;
+}
+
 /* Lays the pages of all layers and slots one after the other; sets the pointers when there is memory. */
 static size_t lay_out(page_pool *p, dtype type) {
     size_t at = 0;
-    p->token_bytes = 0;
     for (int64_t l = 0; l < cached_layers(p->m); l++) {
         const part *const *parts = p->m->layers[l].parts;
         for (int i = 0; parts[i]; i++) {
@@ -21,7 +30,6 @@ static size_t lay_out(page_pool *p, dtype type) {
             const size_t row = (size_t)width * dtype_size(type);
             p->slots[l][parts[i]->cache] =
                 (cache_rows){.rows = p->memory ? (char *)p->memory + at : NULL, .type = type, .width = width};
-            p->token_bytes += row;
             at += (row * CACHE_PAGE * (size_t)p->count + 4095) / 4096 * 4096;
         }
     }
@@ -34,6 +42,7 @@ status pages_open(page_pool **out, const model *m, dtype type, int64_t count, er
     if (!p) return fail(e, ERR_NOMEM, "memory is out");
     p->m = m;
     p->count = p->free = count;
+    p->token_bytes = cached_token_bytes(m, type);
     p->slots = calloc((size_t)cached_layers(m), sizeof *p->slots);
     p->holders = calloc((size_t)count, sizeof *p->holders);
     p->stack = malloc((size_t)count * sizeof *p->stack);

@@ -18,7 +18,12 @@ typedef struct page_pool {
     size_t memory_bytes, token_bytes; /* of all layers and slots */
 } page_pool;
 
-int64_t cached_layers(const model *m); /* with MTP layers */
+static inline int64_t pages_of(int64_t tokens) {
+    return (tokens + CACHE_PAGE - 1) / CACHE_PAGE;
+}
+
+size_t cached_token_bytes(const model *m, dtype type); /* what a token leaves in all layers and slots */
+int64_t cached_layers(const model *m);                 /* with MTP layers */
 
 status pages_open(page_pool **out, const model *m, dtype type, int64_t count, error *e);
 void pages_close(page_pool *p);

@@ -167,15 +167,14 @@ static void end_cancelled(scheduler *s) {
         }
         *at = t->next;
         s->n_waiting--;
-        t->w.finish = FINISH_CANCELLED;
+        writing_cancel(&t->w);
         t->first = t->last = t->first ? t->first : clock_seconds();
         end_task(t);
     }
     for (int i = s->n_running - 1; i >= 0; i--) {
         task *t = s->running[i];
         if (!t->job->cancelled) continue;
-        if (t->w.text.p) t->w.text.p[t->w.text.n = t->w.sure] = 0; /* what was held back was never shown */
-        t->w.finish = FINISH_CANCELLED;
+        writing_cancel(&t->w);
         if (!t->first) t->first = t->last = clock_seconds();
         finish_running(s, t);
     }
@@ -185,10 +184,6 @@ static void end_cancelled(scheduler *s) {
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
-}
-
-static int64_t pages_of(int64_t tokens) {
-    return (tokens + CACHE_PAGE - 1) / CACHE_PAGE;
 }
 
 static int64_t common(const job *a, const job *b) {
@@ -715,12 +710,7 @@ static status open_choosers(scheduler *s, error *e) {
 }
 
 size_t scheduler_page_bytes(const engine *g) {
-    const model_config *c = &g->m->cfg;
-    int64_t width = 0;
-    for (int64_t l = 0; l < cached_layers(g->m); l++)
-        for (int i = 0; g->m->layers[l].parts[i]; i++)
-            if (g->m->layers[l].parts[i]->cache != CACHE_NONE) width += g->m->layers[l].parts[i]->cache_width(c);
-    return (size_t)width * dtype_size(engine_cache_type(g)) * CACHE_PAGE;
+    return cached_token_bytes(g->m, engine_cache_type(g)) * CACHE_PAGE;
 }
 
 static status open_cache(scheduler *s, error *e) {

@@ -54,10 +54,6 @@ void engine_close(engine *g) {
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
 
-static int64_t pages_of(int64_t tokens) {
-    return (tokens + CACHE_PAGE - 1) / CACHE_PAGE;
-}
-
 dtype engine_cache_type(const engine *g) {
     return queue_compute(g->ws.q) == COMPUTE_BF16 ? DT_BF16 : DT_F32;
 }

@@ -50,8 +50,8 @@ dtype engine_cache_type(const engine *g); /* of the numbers in caches */
 
 /* A session in a pool that it shares with others. It begins with no page: session_reserve takes pages until n tokens
  * fit (false: the pool has too few, none is taken then). session_begin makes an empty session hold n tokens whose pages
- * (of the same pool) hold their rows already: it becomes a holder of all of them. The last one may be a part of a page;
- * then the session must be its only writer. MTP caches are taken for right: what is missing there costs drafts, no
+ * (of the same pool) hold their rows already; the caller's holds of the pages become the session's. When the last page
+ * is not full, no other session may write it. MTP caches are taken for right: what is missing there costs drafts, no
  * more. */
 status session_open_in(session **out, engine *g, page_pool *pool, int64_t capacity, error *e);
 bool session_reserve(session *s, int64_t n);

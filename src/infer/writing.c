@@ -63,6 +63,12 @@ void writing_take(writing *w, const ending *d, int32_t id) {
     if (d->tokenizer) take_text(w, d, id);
 }
 
+void writing_cancel(writing *w) {
+    w->done = true;
+    w->finish = FINISH_CANCELLED;
+    if (w->text.p) w->text.p[w->text.n = w->sure] = 0;
+}
+
 status writing_choose(writing *w, writing_row *row, void *arg, error *e) {
     session *s = w->s;
     const int64_t vocab = s->g->m->cfg.vocab_size, rows = s->rows, held = s->length;

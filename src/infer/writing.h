@@ -38,6 +38,9 @@ status writing_plan(writing *w, int drafts, error *e);
 /* Takes a chosen token into the answer: text, stop texts, ends. text.failed tells that memory ran out. */
 void writing_take(writing *w, const ending *d, int32_t id);
 
+/* The answer ends here; text that a stop text might still have taken back was never shown and goes. */
+void writing_cancel(writing *w);
+
 /* Chooses tokens from the rows of logits that the last step gave: row r is right as long as the r drafts before it were
  * what would have been chosen anyway. What the session holds beyond that is forgotten. `row` chooses the token that
  * follows the first n_history tokens of the session, and calls writing_take. */

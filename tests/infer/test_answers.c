@@ -1,9 +1,15 @@
 /* Continuous batching on small random models of every family. With ROWS_MANY a row of F32 products does not
  * depend on what else is in the batch, so answers must be the same bits whatever the number of slots, the order of the
  * requests and the drafts; without it a test bounds what rounding may do to log-probabilities. */
-#include "../format/scratch.h"
+#include "../model/small_models.h"
 #include <math.h>
-#include "convert/init.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include "infer/answers.h"
 #include <cmocka.h>
 
@@ -37,21 +43,12 @@ static int32_t text[REQUESTS + LONGEST]; /* prompts are pieces of it */
 static int set_up(void **state) {
     (void)state;
     error e = {0};
-    scratch s = scratch_open();
     for (int i = 0; i < REQUESTS + LONGEST; i++) text[i] = (i * 37 + i * i) % 211;
-    for (int f = 0; f < MODELS; f++) {
-        char name[30], in[128], out[128];
-        snprintf(name, sizeof name, "in%d/config.json", f);
-        scratch_write(&s, name, configs[f], strlen(configs[f]));
-        snprintf(in, sizeof in, "%s/%s", s.dir, name);
-        snprintf(out, sizeof out, "%s/out%d", s.dir, f);
-        init_options o = {.config = in, .out = out, .seed = 7, .type = "f32"};
-        if (init_run(&o, &(init_result){0}, &e) != OK || model_open(&models[f], out, &e) != OK) {
+    for (int f = 0; f < MODELS; f++)
+        if (small_model_open(&models[f], configs[f], "f32", &e) != OK) {
             printf("%s\n", e.text);
             return -1;
         }
-    }
-    scratch_close(&s); /* the weights stay mapped */
     return tokenizer_open(&words, "examples/demo/model", &e) == OK ? 0 : -1;
 }
 

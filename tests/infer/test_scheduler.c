@@ -2,12 +2,12 @@
  * go, with prompts cut into chunks, with little memory (answers are dropped and computed again), with drafts, and from
  * cached prefixes of prompts. */
 #include "../format/scratch.h"
+#include "../model/small_models.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/rng.h"
-#include "convert/init.h"
 #include "infer/scheduler.h"
 #include <cmocka.h>
 
@@ -34,20 +34,11 @@ static model *models[MODELS];
 static int set_up(void **state) {
     (void)state;
     error e = {0};
-    scratch s = scratch_open();
-    for (int f = 0; f < MODELS; f++) {
-        char name[30], in[128], out[128];
-        snprintf(name, sizeof name, "in%d/config.json", f);
-        scratch_write(&s, name, configs[f], strlen(configs[f]));
-        snprintf(in, sizeof in, "%s/%s", s.dir, name);
-        snprintf(out, sizeof out, "%s/out%d", s.dir, f);
-        init_options o = {.config = in, .out = out, .seed = 7, .type = "f32"};
-        if (init_run(&o, &(init_result){0}, &e) != OK || model_open(&models[f], out, &e) != OK) {
+    for (int f = 0; f < MODELS; f++)
+        if (small_model_open(&models[f], configs[f], "f32", &e) != OK) {
             printf("%s\n", e.text);
             return -1;
         }
-    }
-    scratch_close(&s); /* the weights stay mapped */
     return 0;
 }
 

@@ -26,21 +26,22 @@ static const struct {
                      "\"tie_word_embeddings\":true}"},
 };
 
-status small_models_open(model *m[SMALL_MODELS], error *e) {
+status small_model_open(model **m, const char *config, const char *type, error *e) {
     scratch s = scratch_open();
-    status st = OK;
-    for (int i = 0; st == OK && i < SMALL_MODELS; i++) {
-        char name[30], in[128], out[128];
-        snprintf(name, sizeof name, "in%d/config.json", i);
-        scratch_write(&s, name, small[i].config, strlen(small[i].config));
-        snprintf(in, sizeof in, "%s/%s", s.dir, name);
-        snprintf(out, sizeof out, "%s/out%d", s.dir, i);
-        init_options o = {.config = in, .out = out, .seed = 7, .type = small[i].type};
-        st = init_run(&o, &(init_result){0}, e);
-        if (st == OK) st = model_open(&m[i], out, e);
-    }
+    char in[128], out[128];
+    scratch_write(&s, "in/config.json", config, strlen(config));
+    snprintf(in, sizeof in, "%s/in/config.json", s.dir);
+    snprintf(out, sizeof out, "%s/out", s.dir);
+    init_options o = {.config = in, .out = out, .seed = 7, .type = type};
+    status st = init_run(&o, &(init_result){0}, e);
+    if (st == OK) st = model_open(m, out, e);
     scratch_close(&s);
     return st;
+}
+
+status small_models_open(model *m[SMALL_MODELS], error *e) {
+    for (int i = 0; i < SMALL_MODELS; i++) TRY(small_model_open(&m[i], small[i].config, small[i].type, e));
+    return OK;
 }
 
 void small_models_close(model *m[SMALL_MODELS]) {

@@ -9,6 +9,8 @@ enum { SMALL_VOCAB = 211, SMALL_CONTEXT = 1536 };
 
 /* V3.2 attends to 150 tokens. The files are gone when this returns, the weights stay mapped. */
 status small_models_open(model *m[SMALL_MODELS], error *e);
+/* One of a configuration's text; type: "f32", "bf16", "fp8". */
+status small_model_open(model **m, const char *config, const char *type, error *e);
 void small_models_close(model *m[SMALL_MODELS]);
 const char *small_model_name(int i);
 
