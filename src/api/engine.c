@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "api/internal.h"
+#include "base/hash.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "infer/scheduler.h"
@@ -154,12 +155,11 @@ static uint64_t free_memory(void) {
 static void name_model(const hadal_model *m, char name[64]) {
     const weights_file *f = m->m->file;
     const size_t n = weights_count(f), step = n / NAMED_TENSORS + 1;
-    uint64_t hash = 1469598103934665603u; /* FNV-1a */
+    uint64_t hash = HASH_BEGIN;
     for (size_t i = 0; i < n; i += step) {
         const tensor *t = &weights_at(f, i)->t;
         const size_t bytes = (size_t)tensor_count(t) * dtype_size(t->type), from = bytes / 2;
-        for (size_t k = from; k < bytes && k < from + NAMED_BYTES; k++)
-            hash = (hash ^ ((const unsigned char *)t->data)[k]) * 1099511628211u;
+        hash = hash_bytes(hash, (const char *)t->data + from, bytes - from < NAMED_BYTES ? bytes - from : NAMED_BYTES);
     }
     snprintf(name, 64, "%016llx %llu %lld %s", (unsigned long long)hash, (unsigned long long)m->file_bytes,
              (long long)m->m->cfg.num_hidden_layers, queue_compute(m->g->ws.q) == COMPUTE_BF16 ? "bf16" : "f32");

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "base/hash.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "convert/config_file.h"
@@ -340,21 +341,16 @@ static status write_shards(conversion *c, error *e) {
 
 /* --- the folder ------------------------------------------------------------------------------------------------ */
 
-static uint64_t mix(uint64_t h, const void *p, size_t n) { /* FNV-1a */
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)p)[i]) * 0x100000001b3u;
-    return h;
-}
-
 /* Of all names, types and shapes, and of the lengths and times of the files: a run that goes on must find the input as
  * it was. */
 static status fingerprint(const conversion *c, uint64_t *out, error *e) {
-    uint64_t h = 0xcbf29ce484222325u;
+    uint64_t h = HASH_BEGIN;
     const char *file = "";
     for (size_t i = 0; i < weights_count(c->in); i++) {
         const weights_entry *x = weights_at(c->in, i);
-        h = mix(h, x->name, strlen(x->name) + 1);
-        h = mix(h, &x->t.type, sizeof x->t.type);
-        h = mix(h, x->t.dim, (size_t)x->t.ndim * sizeof *x->t.dim);
+        h = hash_bytes(h, x->name, strlen(x->name) + 1);
+        h = hash_bytes(h, &x->t.type, sizeof x->t.type);
+        h = hash_bytes(h, x->t.dim, (size_t)x->t.ndim * sizeof *x->t.dim);
         if (strcmp(file, x->file) == 0) continue;
         file = x->file;
         char *path = path_join(c->o->in, file);
@@ -364,7 +360,7 @@ static status fingerprint(const conversion *c, uint64_t *out, error *e) {
         if (!path) return out_of_memory(e);
         if (bad) return fail(e, ERR_IO, "%s/%s: %s", c->o->in, file, strerror(errno));
         int64_t facts[] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
-        h = mix(h, facts, sizeof facts);
+        h = hash_bytes(h, facts, sizeof facts);
     }
     *out = h;
     return OK;

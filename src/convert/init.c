@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/hash.h"
 #include "base/file.h"
 #include "convert/config_file.h"
 #include "convert/fp8.h"
@@ -169,8 +170,7 @@ static status read_config(maker *k, error *e) {
 /* What convert.json says while the folder is unfinished: of which configuration, seed and type it is. */
 static status marker_text(const maker *k, char **out, error *e) {
     char *config = json_dumps(k->file.root, JSON_COMPACT), seed[24];
-    uint64_t h = 14695981039346656037u; /* FNV-1a */
-    for (const char *p = config; p && *p; p++) h = (h ^ (unsigned char)*p) * 1099511628211u;
+    const uint64_t h = hash_bytes(HASH_BEGIN, config, config ? strlen(config) : 0);
     free(config);
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)k->o->seed);
     json_t *root = json_pack("{s:s, s:I, s:s, s:i}", "unfinished", "run the same hadal init again to go on", "config",

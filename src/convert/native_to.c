@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/hash.h"
 #include "base/arena.h"
 #include "base/file.h"
 #include "convert/config_file.h"
@@ -263,8 +264,7 @@ static status enter(const export *k, output *target, error *e) {
     str text = {0};
     char *path = path_join(k->step, "state.json");
     status s = path ? file_read(&text, path, (size_t)1 << 30, e) : out_of_memory(e);
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-    for (size_t i = 0; s == OK && i < text.n; i++) h = (h ^ (uint8_t)text.p[i]) * 0x100000001b3u;
+    const uint64_t h = hash_bytes(HASH_BEGIN, text.p, s == OK ? text.n : 0);
     str_free(&text);
     str_addf(&text, "{\"unfinished\": \"run the same conversion again to go on\", \"to\": \"%s\", \"mtp\": \"%s\", ",
              k->o->to == CONVERT_SAME ? "as trained" : dtype_name(k->to), mtp[k->o->mtp]);

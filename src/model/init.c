@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <string.h>
+#include "base/hash.h"
 #include "base/rng.h"
 #include "base/str.h"
 
@@ -11,12 +12,6 @@ static const char *source(const weight_item *w) {
     if (name_ends_with(w->name, ".embed_tokens.weight")) return "model.embed_tokens.weight";
     if (name_ends_with(w->name, ".shared_head.head.weight")) return "lm_head.weight";
     return w->name;
-}
-
-static uint64_t hash(const char *name) { /* FNV-1a: the tensor's stream of random numbers */
-    uint64_t h = 14695981039346656037u;
-    for (; *name; name++) h = (h ^ (unsigned char)*name) * 1099511628211u;
-    return h;
 }
 
 double init_deviation(const model_config *c, const weight_item *w) {
@@ -30,7 +25,8 @@ double init_deviation(const model_config *c, const weight_item *w) {
 
 void init_rows(const model_config *c, uint64_t seed, const weight_item *w, int64_t first, int64_t n, float *to) {
     const int64_t cols = w->ndim == 2 ? w->dim[1] : 1;
-    const uint64_t stream = hash(source(w));
+    const char *name = source(w);
+    const uint64_t stream = hash_bytes(HASH_BEGIN, name, strlen(name)); /* of random numbers */
     const double deviation = init_deviation(c, w);
     for (int64_t i = 0; i < n * cols; i++) {
         if (w->slot->flags & W_ONES) to[i] = 1;

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/hash.h"
 
 typedef struct memory memory;
 struct memory {
@@ -54,8 +55,7 @@ static char *make_key(const char *const *call_ids, int n_calls, size_t *n, uint6
     for (int i = 0; i < n_calls; i++) *n += strlen(call_ids[i]) + 1;
     char *key = *n ? malloc(*n) : NULL, *p = key;
     for (int i = 0; key && i < n_calls; i++) p = stpcpy(p, call_ids[i]) + 1;
-    *hash = 0xcbf29ce484222325; /* FNV-1a */
-    for (size_t i = 0; key && i < *n; i++) *hash = (*hash ^ (unsigned char)key[i]) * 0x100000001b3;
+    *hash = hash_bytes(HASH_BEGIN, key, key ? *n : 0);
     return key;
 }
 

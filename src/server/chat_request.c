@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/hash.h"
 #include "base/str.h"
 
 enum { MAX_NAME = 128, MAX_VARIABLE = 4096 };
@@ -366,11 +367,9 @@ void chat_request_free(chat_request *r) {
 
 /* ---- the key of a message with calls ---- */
 
-/* FNV-1a; texts are kept apart by their lengths. */
+/* Texts are kept apart by their lengths. */
 static uint64_t digest(uint64_t h, const char *p, size_t n) {
-    for (size_t i = 0; i < sizeof n; i++) h = (h ^ (n >> 8 * i & 255)) * 0x100000001b3;
-    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)p[i]) * 0x100000001b3;
-    return h;
+    return hash_bytes(hash_bytes(h, &n, sizeof n), p, n);
 }
 
 /* Clients write the same arguments in other ways. */
@@ -394,8 +393,8 @@ call_key *call_key_open(const json_t *calls, const json_t *content) {
         free(k);
         return NULL;
     }
-    uint64_t h = digest(0xcbf29ce484222325, json_is_string(content) ? json_string_value(content) : "",
-                        json_string_length(content));
+    uint64_t h =
+        digest(HASH_BEGIN, json_is_string(content) ? json_string_value(content) : "", json_string_length(content));
     for (size_t i = 0; i < n; i++) {
         const json_t *call = json_array_get(calls, i), *f = json_object_get(call, "function");
         const json_t *name = json_object_get(f, "name");

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/regex.h"
 #include "base/rng.h"
@@ -211,18 +212,11 @@ const char *lora_note(const lora *l) {
     return l->note;
 }
 
-/* The stream of a weight's random numbers: FNV-1a of its name. */
-static uint64_t stream_of(const char *name) {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (; *name; name++) h = (h ^ (unsigned char)*name) * 0x100000001b3u;
-    return h;
-}
-
 static void draw(lora *l, uint64_t seed) {
     for (int64_t i = 0; i < l->count; i++) {
         const param *a = l->list[i].a;
         const double bound = 1 / sqrt((double)a->dim[1]);
-        const uint64_t stream = stream_of(a->name);
+        const uint64_t stream = hash_bytes(HASH_BEGIN, a->name, strlen(a->name));
         for (int64_t k = 0; k < a->n; k++)
             l->own.w[a->first + k] = (float)((2 * rng_uniform(seed, stream, (uint64_t)k) - 1) * bound);
     }
